@@ -1,0 +1,122 @@
+"""What the coordinator wants done. The shell does it, in order, and answers with events where one is named.
+
+No action waits: whatever depends on an answer is decided when the answering event comes in.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from coordinator.core.events import Source
+from schemas.event import EventData
+from schemas.membership import NodeRecord, Registered
+from schemas.task import AttemptError, History, ResultState
+
+
+class Place(Struct, frozen=True):
+    """Store the task as WORK of `node` (or ``_waiting``) → `Placed` or `PlaceFailed`. Message id ``<task>.<placement>``.
+
+    The task's body is taken from where it lies (`source`), which is removed later by a `Remove` of its own.
+    """
+
+    task: str
+    node: str
+    history: History
+    source: Source
+    deadline_at: float | None
+    result_by: float
+    not_before: float = 0.0
+    reason: str = ""
+
+
+class Remove(Struct, frozen=True):
+    """Remove a message, by its reply or its sequence: what it said is stored elsewhere now."""
+
+    source: Source
+
+
+class Conclude(Struct, frozen=True):
+    """Record a result of our own (failed, cancelled, expired) → `Concluded`."""
+
+    task: str
+    submitter: str
+    state: ResultState
+    reason: str
+    node: str = ""
+    placement: int = 0
+    attempts: int = 0
+    errors: tuple[AttemptError, ...] = ()
+
+
+class AskResults(Struct, frozen=True):
+    """Look up the stored results of ``(submitter, task)`` pairs, in one batch → `ResultsAsked`."""
+
+    tasks: tuple[tuple[str, str], ...]
+
+
+class Forget(Struct, frozen=True):
+    """The task is over here: its body need not be kept."""
+
+    task: str
+
+
+class Emit(Struct, frozen=True):
+    """Say an event to outside tools. `key` makes its id: the same key is the same event."""
+
+    kind: str
+    about: str
+    key: str
+    data: EventData
+
+
+class Probe(Struct, frozen=True):
+    """Ask a node whether it lives → `ProbeEnded`."""
+
+    node: str
+
+
+class Command(Struct, frozen=True):
+    """Tell a node to do something (cancel, drain, resume, report) → `CommandEnded`."""
+
+    node: str
+    verb: str
+    task: str = ""
+    tasks: tuple[str, ...] = ()
+    deadline_s: float = 0.0
+    reason: str = ""
+
+
+class StoreNode(Struct, frozen=True):
+    """Write a node's record if its revision is still `revision` → `NodeStored`, or `NodeRegistering` again on a conflict.
+
+    Without `reply` nobody waits for it (a drained flag, last_seen)."""
+
+    record: NodeRecord
+    revision: int
+    reply: str = ""
+
+
+class Answer(Struct, frozen=True):
+    """Answer a registration."""
+
+    reply: str
+    registered: Registered
+
+
+class Log(Struct, frozen=True):
+    """A line for the operator's log; `fields` are its structured part."""
+
+    level: str
+    text: str
+    fields: dict[str, object] = {}
+
+
+class WakeAt(Struct, frozen=True):
+    """Send a `Tick` at this time at the latest."""
+
+    at: float
+
+
+Action = (
+    Place | Remove | Conclude | AskResults | Forget | Emit | Probe | Command | StoreNode | Answer | Log | WakeAt
+)  # fmt: skip

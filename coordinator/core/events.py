@@ -1,0 +1,187 @@
+"""What can happen to the coordinator. The shell makes these; `machine.step(state, event, now)` answers with actions.
+
+Every event may come twice, late, or out of order. Times are seconds since 1970 on the coordinator's never-stepping clock.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from schemas.membership import Heartbeat, NodeAnswer, NodeRecord, Register
+from schemas.task import History, Outcome, ResultHead, TaskHead
+
+
+class Source(Struct, frozen=True):
+    """Where a task lies in the broker: the message to remove once it lies elsewhere.
+
+    `stream` is tasks, work or outcomes. `reply` acks it; without one it is deleted by `seq`.
+    """
+
+    stream: str
+    seq: int
+    reply: str = ""
+
+
+class TaskArrived(Struct, frozen=True):
+    """A TASKS message was pulled. `stored_at` is the broker's timestamp of it, `maybe_done` that RESULTS must be asked first
+    (it was stored before this coordinator took over, or delivered before)."""
+
+    head: TaskHead
+    source: Source
+    stored_at: float
+    maybe_done: bool = False
+
+
+class WorkFound(Struct, frozen=True):
+    """While taking over: a WORK message lies under `node` (or ``_waiting``) as sequence `source.seq`."""
+
+    head: TaskHead
+    history: History
+    node: str
+    source: Source
+    deadline_at: float | None
+    not_before: float = 0.0
+    reason: str = ""
+
+
+class OutcomeArrived(Struct, frozen=True):
+    """An OUTCOMES message was pulled: an attempt ended without a result."""
+
+    head: TaskHead
+    outcome: Outcome
+    source: Source
+
+
+class Placed(Struct, frozen=True):
+    """The broker stored the WORK message of this placement, as `seq`. `found`: the ack said *duplicate*; what then lies at
+    that sequence was looked up: ``"there"``, or ``"gone"`` (placed before, and finished or moved since)."""
+
+    task: str
+    placement: int
+    seq: int
+    found: str = ""
+
+
+class PlaceFailed(Struct, frozen=True):
+    """The broker refused the WORK message (too large, stream full) or did not answer in time."""
+
+    task: str
+    placement: int
+    error: str
+    final: bool = False
+
+
+class Concluded(Struct, frozen=True):
+    """RESULTS answered a result of our own: stored, or `refused` since another was there first."""
+
+    task: str
+    refused: bool = False
+
+
+class ResultSeen(Struct, frozen=True):
+    """A stored result came by on ``done.>`` (of any task, known here or not)."""
+
+    result: ResultHead
+
+
+class ResultsAsked(Struct, frozen=True):
+    """The answer to `actions.AskResults`: for each task asked, its stored result's head or None."""
+
+    results: dict[str, ResultHead | None]
+
+
+class NodeRegistering(Struct, frozen=True):
+    """A registration whose key and signature were verified, to be judged. `record` is what the KV bucket holds, if anything;
+    `revision` its revision (0: none), for the compare-and-set."""
+
+    request: Register
+    record: NodeRecord | None
+    revision: int
+    reply: str
+
+
+class NodeStored(Struct, frozen=True):
+    """The compare-and-set of a node's record: done, or `conflict` (the shell reads again and sends `NodeRegistering`)."""
+
+    record: NodeRecord
+    reply: str
+
+
+class NodeKnown(Struct, frozen=True):
+    """While taking over: a node of the KV bucket."""
+
+    record: NodeRecord
+
+
+class Beat(Struct, frozen=True):
+    """A heartbeat whose subject matches the node that it names."""
+
+    beat: Heartbeat
+
+
+class Disconnected(Struct, frozen=True):
+    """The broker says that the connection of this node closed."""
+
+    node: str
+    reason: str
+
+
+class ProbeEnded(Struct, frozen=True):
+    """A probe was answered (`answer`), had no responders, or timed out."""
+
+    node: str
+    answer: NodeAnswer | None
+    no_responders: bool = False
+
+
+class CommandEnded(Struct, frozen=True):
+    """A node's answer to a command; None when it did not come."""
+
+    node: str
+    verb: str
+    task: str
+    answer: NodeAnswer | None
+
+
+class CancelAsked(Struct, frozen=True):
+    """Somebody wants a task cancelled. For a task not known here `submitter` (found by the shell in TASKS) lets a result be
+    recorded all the same; `source` is its TASKS message, if found."""
+
+    task: str
+    submitter: str = ""
+    reason: str = ""
+    source: Source | None = None
+
+
+class DrainAsked(Struct, frozen=True):
+    """An operator wants a node drained (or taken back into service: `resume`), handing back by `deadline_s`."""
+
+    node: str
+    deadline_s: float
+    resume: bool = False
+
+
+class LinkLost(Struct, frozen=True):
+    """Our own broker link went down: nobody is judged until it has been back for a full lease."""
+
+
+class LinkBack(Struct, frozen=True):
+    """Our own broker link is up (again)."""
+
+
+class TakenOver(Struct, frozen=True):
+    """Everything that the streams held has been fed in; from now on the coordinator acts, under `term`."""
+
+    coordinator: str
+    term: int
+
+
+class Tick(Struct, frozen=True):
+    """Time passed; sent about every `tick_s`, and at the moment that the last `actions.WakeAt` asked for."""
+
+
+Event = (
+    TaskArrived | WorkFound | OutcomeArrived | Placed | PlaceFailed | Concluded | ResultSeen | ResultsAsked
+    | NodeRegistering | NodeStored | NodeKnown | Beat | Disconnected | ProbeEnded | CommandEnded | CancelAsked
+    | DrainAsked | LinkLost | LinkBack | TakenOver | Tick
+)  # fmt: skip

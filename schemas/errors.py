@@ -1,0 +1,58 @@
+"""The errors a user of fogfleet can meet: a small tree that carries the facts as fields and says what to do next."""
+
+from __future__ import annotations
+
+
+class FogError(Exception):
+    """Anything fogfleet refuses or cannot do. `hint` says what the reader can do about it (may be empty)."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class BadInput(FogError):
+    """A value that was refused at the edge. `field` is its path (``needs.cores``), `problem` what is wrong with it."""
+
+    def __init__(self, field: str, problem: str, *, hint: str = "") -> None:
+        super().__init__(f"{field}: {problem}", hint=hint)
+        self.field = field
+        self.problem = problem
+
+
+class Unreachable(FogError):
+    """Nobody answered: no broker at that address, or no coordinator behind it. Trying again later may help."""
+
+
+class BrokerUnfit(FogError):
+    """A broker answers, but is too old, has no JetStream, or refuses what we need. Trying again will not help."""
+
+
+class StoreRefused(FogError):
+    """JetStream refused a message. `code` is the server's err_code (10077: a result is already stored)."""
+
+    def __init__(self, subject: str, code: int, description: str) -> None:
+        super().__init__(f"the broker refused {subject}: {description} ({code})")
+        self.subject = subject
+        self.code = code
+        self.description = description
+
+
+class Refused(FogError):
+    """The coordinator or a node answered with a refusal. `code` is a stable word for scripts (``unknown-function``)."""
+
+    def __init__(self, code: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class TaskFailed(FogError):
+    """A task ended without success. `result` is its recorded `schemas.task.Result`."""
+
+    def __init__(self, message: str, result: object) -> None:
+        super().__init__(message)
+        self.result = result

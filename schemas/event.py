@@ -1,0 +1,116 @@
+"""What outside tools see: CloudEvents 1.0 in JSON, on ``fog.v1.event.<area>.<what>.<id>``, kept for replay.
+
+`EVENTS` is the whole list: a type of event that is not in it cannot be made. The JSON Schemas and the AsyncAPI document
+are generated from it. Ids are made from what happened (``<task>.<placement>.started``), so that saying an event again
+(a successor, a retry) does not double it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+
+from schemas.device import DeviceCapabilities
+from schemas.task import AttemptError
+
+
+class NodeEvent(Struct, frozen=True, omit_defaults=True):
+    """A node changed its state."""
+
+    node: str
+    boot: int = 0
+    reason: str = ""
+
+
+class NodeRegistered(Struct, frozen=True, omit_defaults=True):
+    """A node came, or came back with other capabilities."""
+
+    node: str
+    boot: int
+    capabilities: DeviceCapabilities
+    labels: dict[str, str] = {}
+    functions: tuple[str, ...] = ()
+
+
+class TaskEvent(Struct, frozen=True, omit_defaults=True):
+    """A task changed its place or state. `moved_from`: the node that it was taken from."""
+
+    task: str
+    submitter: str
+    node: str = ""
+    placement: int = 0
+    attempt: int = 0
+    reason: str = ""
+    moved_from: str = ""
+    not_before: float = 0.0
+
+
+class TaskEnded(Struct, frozen=True, omit_defaults=True):
+    """A task has its one result."""
+
+    task: str
+    submitter: str
+    node: str = ""
+    attempts: int = 0
+    duration_ms: float = 0.0
+    reason: str = ""
+    exit_code: int | None = None
+    items: int = 0
+    input_bytes: int = 0
+    errors: tuple[AttemptError, ...] = ()
+
+
+class CoordinatorEvent(Struct, frozen=True, omit_defaults=True):
+    """A coordinator took or gave up the lease."""
+
+    coordinator: str
+    term: int
+    reason: str = ""
+
+
+EventData = NodeEvent | NodeRegistered | TaskEvent | TaskEnded | CoordinatorEvent
+
+EVENTS: dict[str, tuple[type, str]] = {
+    "node.registered": (NodeRegistered, "a node joined, or came back"),
+    "node.online": (NodeEvent, "a late or sleeping node is back"),
+    "node.late": (NodeEvent, "a heartbeat is overdue"),
+    "node.asleep": (NodeEvent, "a node announced a longer gap"),
+    "node.draining": (NodeEvent, "a node takes no new work"),
+    "node.left": (NodeEvent, "a node went by itself"),
+    "node.lost": (NodeEvent, "a node is gone; its tasks move"),
+    "node.refused": (NodeEvent, "a registration was refused"),
+    "task.queued": (TaskEvent, "a task waits for a free slot"),
+    "task.waiting": (TaskEvent, "a task fits no known node, or backs off"),
+    "task.assigned": (TaskEvent, "a task was stored in a node's queue"),
+    "task.started": (TaskEvent, "a node started an attempt"),
+    "task.attempt-failed": (TaskEvent, "an attempt failed; it may be tried again"),
+    "task.returned": (TaskEvent, "a node gave a task back"),
+    "task.lost": (TaskEvent, "an attempt went with its node"),
+    "task.succeeded": (TaskEnded, "a task has its result"),
+    "task.failed": (TaskEnded, "a task failed for good"),
+    "task.cancelled": (TaskEnded, "a task was cancelled"),
+    "task.expired": (TaskEnded, "a task missed its deadline"),
+    "coordinator.elected": (CoordinatorEvent, "a coordinator acts from now on"),
+    "coordinator.stopped": (CoordinatorEvent, "a coordinator gave up its lease"),
+}
+
+
+class CloudEvent(Struct, frozen=True):
+    """The envelope: CloudEvents 1.0, JSON format, structured mode. `subject` is the id that the event is about."""
+
+    id: str
+    source: str
+    type: str
+    time: str
+    data: Any  # the Struct that EVENTS names for the type
+    specversion: str = "1.0"
+    subject: str = ""
+    datacontenttype: str = "application/json"
+    fogterm: int = 0
+
+
+def rfc3339(at: float) -> str:
+    """Seconds since 1970 as RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

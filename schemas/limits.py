@@ -1,0 +1,37 @@
+"""Every limit that more than one process must agree on, stated once. Changing one needs no other edit."""
+
+from __future__ import annotations
+
+# Sizes, in bytes. NATS brokers accept 1 MiB a message by default; base64 makes inline data a third longer.
+INLINE_MAX = 256 * 1024  # more than this (before base64) travels by the object store
+TASK_MAX = 768 * 1024  # a whole encoded task; the rest of 1 MiB is for what a WORK message adds
+ERROR_MAX = 2_000  # characters of one attempt's error that are kept
+ERRORS_KEPT = 20  # attempts' errors that a task carries
+OUTPUT_TAIL = 32 * 1024  # bytes of stdout and of stderr that a command's result keeps
+OUTPUT_FRAME = 32 * 1024  # bytes of one message on the output subject
+REASON_MAX = 300  # characters of a human-readable reason
+
+# Counts.
+ARGV_MAX = 1_000
+LABELS_MAX = 32
+FUNCTIONS_MAX = 500  # functions that one node may offer
+PAGE = 200  # rows of one API page unless asked for less
+RETRIES_MAX = 100
+NODE_QUEUE_MAX = 256  # attempts, running or waiting, that one node may hold at a time
+CHUNK_ITEMS_MAX = 100_000  # items of one map chunk
+
+# Times, in seconds.
+HEARTBEAT_S = 5.0  # between two beats of a node in a small fleet
+BEATS_MISSED = 3  # silent beats after which a node is lost
+PROBE_S = 1.0  # how long a probe may take to answer
+WORK_ACK_WAIT_S = 60.0  # an un-acked WORK message is redelivered after this
+WORK_PROGRESS_S = 15.0  # a node says +WPI for held work this often: four times inside WORK_ACK_WAIT_S
+TASKS_ACK_WAIT_S = 600.0  # the coordinator's own: its death deletes the consumer, which redelivers at once
+LEASE_S = 2.0  # a coordinator's lease; renewed every LEASE_S / 4
+RESULT_AGE_S = 7 * 86_400.0  # results are kept this long
+RESULT_BY_S = 6 * 86_400.0  # later than this after its submission, a result comes as an outcome and is judged
+EVENT_AGE_S = 30 * 86_400.0
+OBJECT_AGE_S = 8 * 86_400.0  # inputs and outputs outlive the results that name them
+DUPLICATE_WINDOW_S = 120.0  # the broker forgets a Nats-Msg-Id after this
+TIMEOUT_MAX_S = 30 * 86_400.0
+SLEEP_MAX_S = 86_400.0  # the longest gap that a node may announce

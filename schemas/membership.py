@@ -1,0 +1,147 @@
+"""What a node and the coordinator say to each other about the node itself: registration, heartbeats, commands."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from schemas import limits
+from schemas.device import DeviceCapabilities, DeviceState, FunctionOffer
+from schemas.names import Id
+
+
+class NodeState(str, Enum):
+    """A node as the coordinator sees it."""
+
+    ONLINE = "online"
+    LATE = "late"
+    LOST = "lost"
+    ASLEEP = "asleep"
+    DRAINING = "draining"
+    LEAVING = "leaving"
+
+
+class Offer(Struct, frozen=True, omit_defaults=True):
+    """What the owner lets the fleet use. `cores` and `memory_mb` are what tasks may hold at a time, `slots` their number."""
+
+    cores: Annotated[float, Meta(gt=0, le=4096)] = 1.0
+    memory_mb: Annotated[int, Meta(ge=0)] = 0
+    slots: Annotated[int, Meta(ge=1, le=limits.NODE_QUEUE_MAX)] = 1
+    labels: Annotated[dict[str, str], Meta(max_length=limits.LABELS_MAX)] = {}
+    functions: Annotated[tuple[FunctionOffer, ...], Meta(max_length=limits.FUNCTIONS_MAX)] = ()
+    kinds: tuple[str, ...] = ("function", "map")  # what may run here; "command" needs the owner's yes
+
+
+class Held(Struct, frozen=True, array_like=True):
+    """An attempt that a node holds: ``[task, placement, running]``."""
+
+    task: str
+    placement: int
+    running: bool
+
+
+class Register(Struct, frozen=True, omit_defaults=True):
+    """Request on ``register.<node>``. Sent twice: without a signature it is answered by a challenge, then with one.
+
+    `key` is the node's public nkey; `signature` (base64) signs ``<node>:<session>:<challenge>`` with it.
+    `session` is random, made at each start of the daemon: the same session again is the same boot.
+    """
+
+    node: Id
+    key: Annotated[str, Meta(pattern=r"^U[A-Z2-7]{55}$")]
+    session: Id
+    capabilities: DeviceCapabilities
+    offer: Offer
+    state: DeviceState
+    challenge: Annotated[str, Meta(max_length=128)] = ""
+    signature: Annotated[str, Meta(max_length=128)] = ""
+    held: tuple[Held, ...] = ()
+    version: Annotated[str, Meta(max_length=32)] = ""
+
+
+class Registered(Struct, frozen=True, omit_defaults=True):
+    """The answer to `Register`: a `challenge` to sign, a refusal (`error`, `hint`), or the terms of membership.
+
+    The node beats every `interval_s`, stamps its messages with `boot`, drops what it holds and `keep` does not list, and
+    refuses commands of a term below `term`.
+    """
+
+    challenge: str = ""
+    error: str = ""
+    hint: str = ""
+    boot: int = 0
+    term: int = 0
+    interval_s: float = limits.HEARTBEAT_S
+    keep: tuple[str, ...] = ()
+    policy: dict[str, str] = {}
+
+
+class Heartbeat(Struct, frozen=True, omit_defaults=True):
+    """On ``heartbeat.<node>``. Only what changed since the beat before; `full` when nothing was left out.
+
+    `next_due_s`: the next beat comes within this many seconds (a sleeper announces its gap with `asleep`).
+    `held`: every attempt here, running or queued. `seen_seq`: the highest FOG_WORK sequence that arrived here, so that
+    accounts are only ever repaired for older ones. `leaving`: the daemon is going down by itself.
+    """
+
+    node: Id
+    boot: Annotated[int, Meta(ge=1)]
+    seq: Annotated[int, Meta(ge=0)]
+    sent_at: float
+    next_due_s: Annotated[float, Meta(gt=0, le=limits.SLEEP_MAX_S)] = limits.HEARTBEAT_S
+    full: bool = False
+    asleep: bool = False
+    draining: bool = False
+    leaving: bool = False
+    seen_seq: Annotated[int, Meta(ge=0)] = 0
+    held: Annotated[tuple[Held, ...], Meta(max_length=4 * limits.NODE_QUEUE_MAX)] = ()
+    state: DeviceState = DeviceState()
+    offer: Offer | None = None
+    power_mode: str = ""
+    harvest_state: str = ""
+    bad_messages: int = 0
+
+
+class NodeCommand(Struct, frozen=True, omit_defaults=True):
+    """Request on ``node.<node>.<verb>``: probe, report, cancel, drain, resume, giveback. Refused when its term is old."""
+
+    term: int
+    task: str = ""
+    tasks: tuple[str, ...] = ()
+    deadline_s: float = 0.0
+    reason: str = ""
+
+
+class NodeAnswer(Struct, frozen=True, omit_defaults=True):
+    """A node's answer to a command."""
+
+    node: str
+    boot: int
+    ok: bool = True
+    error: str = ""
+    tasks: tuple[str, ...] = ()
+
+
+class AllReport(Struct, frozen=True, omit_defaults=True):
+    """On ``all.report``: a coordinator has taken the lease; nodes of an older term register again, spread over `spread_s`."""
+
+    term: int
+    spread_s: float = 0.5
+
+
+class NodeRecord(Struct, frozen=True, omit_defaults=True):
+    """What is kept of a node in the KV bucket ``FOG_nodes``, under its id."""
+
+    node: Id
+    key: str
+    session: Id
+    boot: int
+    capabilities: DeviceCapabilities
+    offer: Offer
+    first_seen: float
+    last_seen: float
+    drained: bool = False
+    policy: dict[str, str] = {}
+    version: str = ""

@@ -1,0 +1,70 @@
+"""Every subject of the wire, in one place. Build them here; never write ``fog.v1`` anywhere else."""
+
+from __future__ import annotations
+
+ROOT = "fog.v1"
+WAITING = "_waiting"  # the pseudo node that holds what fits nowhere; no id can be this
+
+
+def heartbeat(node: str) -> str:
+    """Core NATS: `membership.Heartbeat`."""
+    return f"{ROOT}.heartbeat.{node}"
+
+
+def register(node: str) -> str:
+    """Request: `membership.Register`, answered by `membership.Registered`."""
+    return f"{ROOT}.register.{node}"
+
+
+def command(node: str, verb: str) -> str:
+    """Request to a node: `membership.NodeCommand`, answered by `membership.NodeAnswer`."""
+    return f"{ROOT}.node.{node}.{verb}"
+
+
+def submit(priority: int, submitter: str, task: str) -> str:
+    """FOG_TASKS: `task.Task`."""
+    return f"{ROOT}.task.submit.{priority:d}.{submitter}.{task}"
+
+
+def work(node: str, task: str) -> str:
+    """FOG_WORK: `task.Work`."""
+    return f"{ROOT}.work.{node}.{task}"
+
+
+def outcome(node: str, task: str) -> str:
+    """FOG_OUTCOMES: `task.Outcome`."""
+    return f"{ROOT}.outcome.{node}.{task}"
+
+
+def result(submitter: str, task: str) -> str:
+    """FOG_RESULTS: `task.Result`; nobody listens here, see `done`."""
+    return f"{ROOT}.result.{submitter}.{task}"
+
+
+def done(submitter: str, task: str) -> str:
+    """What FOG_RESULTS stored, republished by the broker."""
+    return f"{ROOT}.done.{submitter}.{task}"
+
+
+def output(submitter: str, task: str) -> str:
+    """Core NATS: `task.Output`."""
+    return f"{ROOT}.output.{submitter}.{task}"
+
+
+def event(kind: str, about: str) -> str:
+    """FOG_EVENTS: `event.CloudEvent`; `kind` is ``<area>.<what>``."""
+    return f"{ROOT}.event.{kind}.{about}"
+
+
+def api(noun: str, verb: str) -> str:
+    """Request to the acting coordinator."""
+    return f"{ROOT}.api.{noun}.{verb}"
+
+
+ALL_REPORT = f"{ROOT}.all.report"
+DISCONNECTS = f"{ROOT}.sys.disconnect"  # the embedded broker maps its $SYS disconnect events here
+
+
+def tail(subject: str, tokens: int) -> list[str]:
+    """The tokens of a subject after the root and `tokens` more: ``tail("fog.v1.heartbeat.n1", 1) == ["n1"]``."""
+    return subject.split(".")[2 + tokens :]
