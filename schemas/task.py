@@ -199,6 +199,7 @@ class AttemptError(Struct, frozen=True, omit_defaults=True):
     at: float
     error: str
     kind: str = "failed"  # failed, returned, refused, lost, timeout
+    exit_code: int | None = None  # of a command
 
 
 class History(Struct, frozen=True, omit_defaults=True):
@@ -233,7 +234,10 @@ class Work(Struct, frozen=True, omit_defaults=True):
 
 
 class Outcome(Struct, frozen=True, omit_defaults=True):
-    """An attempt that ended without a result, on ``outcome.<node>.<task>``: carries the whole task on, as `Work` does."""
+    """An attempt that ended without a result, on ``outcome.<node>.<task>``: carries the whole task on, as `Work` does.
+
+    A command that failed has `exit_code`, `stdout`, `stderr` as a `Result` has them.
+    """
 
     task: Raw
     history: History
@@ -246,6 +250,9 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     duration_ms: float = 0.0
     deadline_at: float | None = None
     result_by: float = 0.0
+    exit_code: int | None = None
+    stdout: str = ""
+    stderr: str = ""
 
 
 class ItemError(Struct, frozen=True):
