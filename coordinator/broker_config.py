@@ -1,0 +1,57 @@
+"""The embedded broker's configuration file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas import subjects
+
+# A server ping wakes a phone: rarely. A closed connection shows at once anyway, and heartbeats judge the silent.
+PING_INTERVAL = "2m"
+LOG_BYTES, LOG_FILES = 4 << 20, 3  # the server's log is rotated at this size, and so many old ones are kept
+
+
+@dataclass(frozen=True)
+class Account:
+    """A space of subjects and streams of its own, opened by one nkey user (its public key, ``U…``)."""
+
+    name: str
+    user: str
+
+
+def render(accounts: Sequence[Account], *, host: str, port: int, folder: Path) -> str:
+    """The configuration of a server on `host`:`port` that keeps everything in `folder`. Nobody gets in without a key.
+
+    Each account has JetStream, and hears on `subjects.DISCONNECTS` when one of its own clients' connections ends.
+    """
+    quote = json.dumps  # NATS strings follow JSON's rules for what we put in them
+    return f"""# Written at each start; changes are lost.
+listen: {quote(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")}
+ports_file_dir: {quote(str(folder))}
+log_file: {quote(str(folder / "server.log"))}
+logfile_size_limit: {LOG_BYTES}
+logfile_max_num: {LOG_FILES}
+ping_interval: "{PING_INTERVAL}"
+jetstream {{
+  store_dir: {quote(str(folder / "store"))}
+  # One consumer a node; the server's own default ends at 1000 a stream.
+  limits {{ default_max_consumers: -1 }}
+}}
+accounts {{
+  SYS {{ exports: [ {{ stream: "$SYS.ACCOUNT.*.DISCONNECT" }} ] }}
+{"".join(_account(each) for each in accounts)}}}
+system_account: SYS
+"""
+
+
+def _account(account: Account) -> str:
+    disconnect = f'{{ account: SYS, subject: "$SYS.ACCOUNT.{account.name}.DISCONNECT" }}'
+    return f"""  {account.name} {{
+    jetstream: enabled
+    users: [ {{ nkey: {account.user} }} ]
+    imports: [ {{ stream: {disconnect}, to: "{subjects.DISCONNECTS}" }} ]
+  }}
+"""
