@@ -1,0 +1,308 @@
+"""`Fleet`: everything that can be done with a fleet from Python, over one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import msgspec
+
+from client import resume
+from client.api import Api
+from client.arguments import convert
+from client.chunks import Planner
+from client.contents import blob_of, file_args
+from client.functions import Functions
+from client.handle import Handle
+from client.jobs import check_job, new_job
+from client.mapping import Ended, Job, MapItem
+from client.mapping import Mapping as RunningMap
+from client.sources import source_of
+from client.submit import Submitter, TaskOptions, template
+from client.values import failure, value_of
+from client.waiting import Waiting
+from client.watch import Events, Outputs
+from schemas import limits, streams, subjects
+from schemas.api import Done, FunctionRow, NodeInfo, NodeRow, StatusReply, TaskInfo, TaskRow
+from schemas.bus import Bus
+from schemas.codec import Decoder
+from schemas.errors import FogError
+from schemas.event import CloudEvent
+from schemas.jetstream import get_message
+from schemas.kv import Kv
+from schemas.names import as_id, check_id
+from schemas.objects import Objects
+from schemas.store import Store
+from schemas.task import CommandRun, FunctionRun, Result, Task
+
+log = logging.getLogger("fog.client")
+
+CANCEL_WAIT_S = 3.0  # at the end: for cancels that are still on their way
+
+_decode_result: Decoder[Result] = Decoder(Result)
+
+
+def local_submitter() -> str:
+    """The submitter's name when none is given: the local user's."""
+    try:
+        return as_id(getpass.getuser(), "user")
+    except (OSError, KeyError, ImportError):  # no such user in the system's tables, as in a container
+        return "user"
+
+
+class Fleet:
+    """A connection to a fleet, made by `client.connect`. Use it inside one event loop.
+
+    Options that every task takes (`priority`, `cores`, `timeout_s` …) are those of `client.submit.TaskOptions`.
+    """
+
+    def __init__(self, bus: Bus, submitter: str) -> None:
+        self.submitter = check_id("submitter", submitter)
+        self._bus = bus
+        self._store = Store(bus)
+        self._waiting = Waiting(bus, submitter)
+        self._api = Api(bus)
+        self._functions = Functions(self._api)
+        self._objects = Objects(bus)
+        self._submit = Submitter(self._store, self._waiting, submitter)
+        self._planners: dict[str, Planner] = {}
+        self._maps: dict[RunningMap, None] = {}
+        self._cancels: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Begin to listen. `connect` does this."""
+        await self._waiting.start()
+
+    async def close(self) -> None:
+        """Let go. Tasks that were started go on; those whose `submit` was cancelled are cancelled first."""
+        for running in list(self._maps):
+            await running.close()
+        if self._cancels:
+            await asyncio.wait(self._cancels, timeout=CANCEL_WAIT_S)
+        self._functions.close()
+        await self._waiting.close()
+        self._store.close()
+        await self._bus.close()
+
+    def link_back(self) -> None:
+        """The broker link is up again. `connect` wires this."""
+        self._store.retry_now()
+        self._waiting.link_back()
+
+    # Tasks
+
+    async def submit(self, function: str, *args: Any, **options: Unpack[TaskOptions]) -> Any:
+        """Run a function on the fleet and return its value. A cancelled `submit` cancels its task.
+
+        A `pathlib.Path` argument is the content of that file, a ``str`` for a ``bytes`` parameter a path, everything else
+        a JSON value. Raises Refused (``unknown-function``), BadInput, TaskFailed (with the recorded `Result`).
+        """
+        return await value_of(await self._run(await self._function_task(function, args, options)), self._objects)
+
+    async def start(self, function: str, *args: Any, **options: Unpack[TaskOptions]) -> Handle:
+        """As `submit`, but returns once the broker keeps the task."""
+        return await self._start(await self._function_task(function, args, options))
+
+    async def command(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | Path | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Result:
+        """Run a program on a node whose owner allows it, and return how it ended, whatever its exit code.
+
+        Raises TaskFailed when it did not come to an exit code.
+        """
+        result = await self._run(await self._command_task(argv, env, stdin, options))
+        if result.exit_code is None:
+            raise failure(result)
+        return result
+
+    async def start_command(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | Path | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Handle:
+        """As `command`, but returns once the broker keeps the task."""
+        return await self._start(await self._command_task(argv, env, stdin, options))
+
+    def handle(self, task: str) -> Handle:
+        """A task of this submitter that was started earlier, perhaps elsewhere."""
+        check_id("task", task)
+        future = self._waiting.watch(task)
+        self._waiting.ask(task)
+        return Handle(self, task, future, Outputs(self._bus, self.submitter, task))
+
+    async def _function_task(self, function: str, args: Sequence[Any], options: TaskOptions) -> Task:
+        offer = await self._functions.offer(function, needed=not options.get("wait_for_node"))
+        arguments = convert(args, offer)
+        if not arguments.contents:
+            return self._submit.make(
+                FunctionRun(function, arguments.values), options, len(memoryview(arguments.values))
+            )
+        files = await file_args(arguments.contents, self._objects)
+        size = len(memoryview(arguments.values)) + sum(file.blob.size for file in files)
+        return self._submit.make(FunctionRun(function, arguments.values, files), options, size)
+
+    async def _command_task(
+        self, argv: Sequence[str], env: Mapping[str, str] | None, stdin: bytes | Path | None, options: TaskOptions
+    ) -> Task:
+        blob = None
+        if stdin is not None:
+            blob = await blob_of(stdin, self._objects, limits.INLINE_MAX, field="stdin")
+        run = msgspec.convert({"kind": "command", "argv": list(argv), "env": dict(env or {})}, CommandRun, strict=True)
+        return self._submit.make(CommandRun(run.argv, run.env, blob), options, blob.size if blob else 0)
+
+    async def _run(self, task: Task) -> Result:
+        try:
+            return await self._submit.run(task)
+        except asyncio.CancelledError:
+            self.cancel_soon(task.id)
+            raise
+
+    async def _start(self, task: Task) -> Handle:
+        outputs = Outputs(self._bus, self.submitter, task.id)
+        await outputs.start()
+        try:
+            return Handle(self, task.id, await self._submit.start(task), outputs)
+        except BaseException:
+            await outputs.close()
+            raise
+
+    async def result_value(self, result: Result) -> Any:
+        """The value of a recorded result; raises TaskFailed when it has none."""
+        return await value_of(result, self._objects)
+
+    # Maps
+
+    async def map(
+        self,
+        function: str,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        job: str | None = None,
+        ordered: bool = True,
+        on_chunk: Callable[[Ended], None] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> AsyncIterator[MapItem]:
+        """Call `function` once for each item, over the whole fleet; yields a `MapItem` for each, in order or as they come.
+
+        `items` may be any (async) iterable; it is read no further than needed. With a `job` id of your choice an
+        interrupted map is resumed by mapping the same items again under the same id, and stopping early leaves its
+        chunks running; without one they are cancelled. `on_chunk` is told of each chunk that is back.
+        """
+        running = await self._open_map(function, items, job, on_chunk, options)
+        self._maps[running] = None
+        try:
+            async for item in running.items(ordered):
+                yield item
+        finally:
+            del self._maps[running]
+            await running.close()
+            if job is None:
+                for task in running.outstanding:
+                    self.cancel_soon(task)
+
+    async def _open_map(
+        self,
+        function: str,
+        items: Iterable[Any] | AsyncIterable[Any],
+        job: str | None,
+        on_chunk: Callable[[Ended], None] | None,
+        options: TaskOptions,
+    ) -> RunningMap:
+        offer = await self._functions.offer(function, needed=not options.get("wait_for_node"))
+        base = template(self.submitter, options)
+        source = source_of(items)
+        name = check_job(job) if job is not None else new_job()
+        kv = Kv(self._bus, self._store, streams.JOBS)
+        record, there = await resume.open_job(kv, name, function, self.submitter, source.total)
+        known = tuple(await resume.chunks_of(self._bus, name, record)) if there else ()
+        kind = offer.parameters[0] if offer is not None and offer.parameters else None
+        return RunningMap(
+            Job(name, record, base, kind, known),
+            source,
+            submitter=self._submit,
+            waiting=self._waiting,
+            objects=self._objects,
+            functions=self._functions,
+            planner=self._planners.setdefault(function, Planner()),
+            on_chunk=on_chunk,
+        )
+
+    # The fleet
+
+    async def status(self) -> StatusReply:
+        """The fleet at a glance."""
+        return await self._api.status()
+
+    async def functions(self) -> list[FunctionRow]:
+        """Everything that is offered now, by name."""
+        return list((await self._api.functions()).functions)
+
+    async def nodes(self, *, state: str = "", label: str = "") -> list[NodeRow]:
+        """The nodes, by id; `label` is ``key=value``."""
+        return await self._api.nodes(state=state, label=label)
+
+    async def node(self, node: str) -> NodeInfo:
+        """Everything about a node: score, signals with their sources, what it holds."""
+        return await self._api.node(check_id("node", node))
+
+    async def tasks(self, *, limit: int | None = None, **filters: str) -> list[TaskRow]:
+        """Tasks without a result, most urgent first. `filters`: state, priority, submitter, node, job."""
+        return await self._api.tasks(limit=limit, **filters)
+
+    async def task(self, task: str) -> TaskInfo:
+        """Everything about a task: where it is, why there or why nowhere, what its attempts said."""
+        return await self._api.task(check_id("task", task))
+
+    async def stored_result(self, task: str) -> Result | None:
+        """The recorded result of any submitter's task, or None when it has none (yet, or no longer)."""
+        wanted = subjects.result("*", check_id("task", task))
+        message = await get_message(self._bus, streams.RESULTS, next_by=wanted)
+        return _decode_result(message.data) if message is not None else None
+
+    async def cancel(self, task: str, reason: str = "") -> Done:
+        """End a task, queued or running. Returns once the coordinator has it in hand."""
+        return await self._api.cancel(check_id("task", task), self.submitter, reason)
+
+    def cancel_soon(self, task: str) -> None:
+        """Cancel without waiting; `close` waits for it."""
+        sending = asyncio.create_task(self._cancel_quietly(task))
+        self._cancels.add(sending)
+        sending.add_done_callback(self._cancels.discard)
+
+    async def _cancel_quietly(self, task: str) -> None:
+        try:
+            await self._api.cancel(task, self.submitter, "its submitter stopped waiting")
+        except FogError as error:
+            log.warning("could not cancel task %s: %s", task, error)
+
+    async def drain(self, node: str, *, deadline_s: float = 60.0, resume: bool = False) -> Done:
+        """Give a node nothing new and let it finish or hand back by then; with `resume` take it back into service."""
+        return await self._api.drain(check_id("node", node), deadline_s, resume)
+
+    async def events(
+        self, *, follow: bool = False, since: float | None = None, kind: str = ""
+    ) -> AsyncIterator[CloudEvent]:
+        """Stored events from `since` (seconds since 1970; None: all of them, or with `follow` only new ones).
+
+        `kind` is a type (``task.failed``) or its first word (``task``).
+        """
+        reading = Events(self._bus, kind=kind, since=since, follow=follow)
+        try:
+            async for event in reading:
+                yield event
+        finally:
+            with contextlib.suppress(FogError):
+                await reading.close()

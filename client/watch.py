@@ -1,0 +1,178 @@
+"""Following what happens: stored events, in order and as they come, and what a running task prints."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from schemas import jetstream, streams, subjects
+from schemas.bus import Bus, Subscription
+from schemas.codec import Decoder, convert
+from schemas.errors import BadInput, FogError
+from schemas.event import EVENTS, CloudEvent, rfc3339
+from schemas.names import new_id
+from schemas.pull import Message, Puller
+from schemas.task import Output
+
+BATCH = 250
+IDLE_S = 30.0  # the broker forgets the consumer of a watcher that went away after this
+OUTPUT_HELD = 10_000  # pieces of output that may wait for a slow reader; the oldest go first
+
+_decode_event: Decoder[CloudEvent] = Decoder(CloudEvent)
+_decode_output: Decoder[Output] = Decoder(Output)
+
+
+class Events:
+    """Reads FOG_EVENTS from a moment on. Iterate; `close()` always."""
+
+    def __init__(self, bus: Bus, *, kind: str = "", since: float | None = None, follow: bool = False) -> None:
+        self._bus, self._filter, self._since, self._follow = bus, _filter(kind), since, follow
+        self._name = new_id("watch")
+        self._held: deque[Message] = deque()
+        self._news = asyncio.Event()
+        self._seq = 0
+        self._left = 0
+        self._puller: Puller | None = None
+
+    async def __aiter__(self) -> AsyncIterator[CloudEvent]:
+        """The events, oldest first; without `follow` up to the last one stored when this began."""
+        await self._open()
+        self._puller = Puller(
+            self._bus, streams.EVENTS, self._name, self._arrived, batch=BATCH, on_missing=self._open, room=self._room
+        )
+        if self._follow or self._left:
+            await self._puller.start()
+        while self._follow or self._left > 0:
+            while self._held:
+                message = self._held.popleft()
+                self._left -= 1
+                yield read_event(message.data)
+            if not self._follow and self._left <= 0:
+                return
+            self._puller.ask()
+            self._news.clear()
+            await self._news.wait()
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._puller is not None:
+            await self._puller.stop()
+        await jetstream.delete_consumer(self._bus, streams.EVENTS, self._name)
+
+    async def _open(self) -> None:
+        """Make the consumer, behind what was read already. Called again when the broker has lost it."""
+        config: dict[str, Any] = {
+            "name": self._name, "ack_policy": "none", "filter_subject": self._filter, "mem_storage": True,
+            "inactive_threshold": int(IDLE_S * streams.NS), "deliver_policy": "all",
+        }  # fmt: skip
+        if self._seq:
+            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self._seq + 1}
+        elif self._since is not None:
+            config |= {"deliver_policy": "by_start_time", "opt_start_time": rfc3339(self._since)}
+        elif self._follow:
+            config |= {"deliver_policy": "new"}
+        verb = f"CONSUMER.CREATE.{streams.EVENTS}.{self._name}.{self._filter}"
+        reply = await jetstream.call(self._bus, verb, {"stream_name": streams.EVENTS, "config": config})
+        self._left = int(reply.get("num_pending", 0)) + len(self._held)
+
+    def _room(self) -> int:
+        return max(0, 4 * BATCH - len(self._held))
+
+    def _arrived(self, message: Message) -> None:
+        if message.seq > self._seq:
+            self._seq = message.seq
+            self._held.append(message)
+        self._news.set()
+
+
+def read_event(data: bytes) -> CloudEvent:
+    """An event with its `data` as the Struct that `schemas.event.EVENTS` names (as it came, for a type unknown here)."""
+    event = _decode_event(data)
+    known = EVENTS.get(event.type.removeprefix("fog."))
+    if known is None:
+        return event
+    try:
+        return msgspec.structs.replace(event, data=convert(event.data, known[0]))
+    except FogError:
+        return event
+
+
+def since(text: str, now: float | None = None) -> float:
+    """A moment in seconds since 1970 from ``10m``, ``2h``, ``7d`` (ago) or an ISO date and time. Raises BadInput."""
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86_400}.get(text[-1:])
+    if unit is not None:
+        try:
+            return (time.time() if now is None else now) - float(text[:-1]) * unit
+        except ValueError:
+            pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        hint = "write 30s, 10m, 2h or 7d (ago), or 2026-05-01T12:00:00Z"
+        raise BadInput("since", f"{text!r} is no time", hint=hint) from None
+    return (moment if moment.tzinfo else moment.astimezone(UTC)).timestamp()
+
+
+def _filter(kind: str) -> str:
+    """``task``, ``task.failed`` or ``fog.task.failed`` as a subject filter. Raises BadInput for what is never said."""
+    name = kind.removeprefix("fog.").rstrip(".*>").lower()
+    if not name:
+        return subjects.event(">", "")[: -len(".")]
+    if name in EVENTS:
+        return subjects.event(name, ">")
+    if any(known.startswith(name + ".") for known in EVENTS):
+        return subjects.event(name, ">")
+    raise BadInput("kind", f"there are no {kind!r} events", hint=f"kinds: {', '.join(EVENTS)}, or their first word")
+
+
+class Outputs:
+    """What a task prints while it runs. `start()` before the task is submitted, or the beginning may be missed."""
+
+    def __init__(self, bus: Bus, submitter: str, task: str) -> None:
+        self._bus, self._subject = bus, subjects.output(submitter, task)
+        self._held: deque[Output] = deque(maxlen=OUTPUT_HELD)
+        self._news = asyncio.Event()
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Listen."""
+        if self._subscription is None:
+            self._subscription = await self._bus.subscribe(self._subject, self._arrived)
+
+    async def until(self, ended: asyncio.Future[Any]) -> AsyncIterator[Output]:
+        """Each piece as it comes, until the task has its result."""
+        await self.start()
+        ended.add_done_callback(self._wake)
+        try:
+            while True:
+                while self._held:
+                    yield self._held.popleft()
+                if ended.done():
+                    return
+                self._news.clear()
+                await self._news.wait()
+        finally:
+            ended.remove_done_callback(self._wake)
+            await self.close()
+
+    async def close(self) -> None:
+        """Listen no more."""
+        if self._subscription is not None:
+            await self._subscription.close()
+            self._subscription = None
+
+    def _wake(self, _ended: asyncio.Future[Any]) -> None:
+        self._news.set()
+
+    def _arrived(self, _subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
+        try:
+            self._held.append(_decode_output(data))
+        except FogError:
+            return
+        self._news.set()
