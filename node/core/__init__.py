@@ -1,0 +1,1 @@
+"""What the node decides: pure, without clock, network or processes."""

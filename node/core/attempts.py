@@ -1,0 +1,68 @@
+"""An attempt as the node holds it, and what it is told about one that arrives."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from msgspec import Struct
+
+from schemas.task import CommandRun, MapRun, Task, Work
+
+
+class Place(Enum):
+    """Where an attempt is on its way through the node."""
+
+    FETCHING = "fetching"  # its inputs are on their way from the object store
+    QUEUED = "queued"
+    LINED = "lined"  # handed to a runner: running at the head of its line, else about to
+    CLOSING = "closing"  # over; its result or outcome waits for the store's answer
+    GONE = "gone"
+
+
+class Attempt(Struct, eq=False):
+    """One placement of a task that this node holds.
+
+    `reply` acks its WORK message, `also` are replies of other messages that its end settles too. `rank` orders the queue:
+    higher priority first, then the older task, then the earlier message. `pace` names what its duration is learned by.
+    """
+
+    task: Task
+    work: Work
+    seq: int
+    reply: str
+    rank: tuple[int, float, int]
+    pace: str
+    place: Place = Place.QUEUED
+    also: tuple[str, ...] = ()
+    estimate_s: float = 0.0
+    started_at: float = 0.0
+    inputs: tuple[bytes, ...] = ()
+
+    @property
+    def placement(self) -> int:
+        """The number of this move of the task."""
+        return self.work.history.placement
+
+    @property
+    def items(self) -> int:
+        """How many calls it is: the items of a map chunk, else 1."""
+        return self.task.run.count if isinstance(self.task.run, MapRun) else 1
+
+
+def attempt_of(task: Task, work: Work, seq: int, reply: str) -> Attempt:
+    """The attempt that a decoded WORK message asks for."""
+    run = task.run
+    if isinstance(run, CommandRun):
+        pace = "command"
+    else:
+        pace = f"map:{run.name}" if isinstance(run, MapRun) else run.name
+    return Attempt(task, work, seq, reply, (-task.priority, work.history.submitted_at, seq), pace)
+
+
+class Taken(Enum):
+    """What became of a message that arrived."""
+
+    NEW = "new"  # queue or fetch it
+    ADOPTED = "adopted"  # a redelivery of what is here: its reply counts from now on, nothing is started
+    REBASED = "rebased"  # a newer placement of what runs here: it goes on under the new number
+    SETTLED = "settled"  # over or outdated: ack it again, start nothing

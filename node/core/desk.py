@@ -1,0 +1,214 @@
+"""The desk: every attempt that the node holds, and what to start next. Pure; the daemon asks and does.
+
+An attempt arrives (`take`), waits (`queue`), is handed to a lane (`assign`), runs as the head of its line (`begin`,
+`advance`), and ends: `close` while its result or outcome is being stored, `settle` once that is certain and its WORK
+message may be acked. The queue is strict: when its first attempt does not fit the free room, later ones wait as well, so a
+large one is never starved by small ones. A node's queue is short, which bounds what that costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+
+from node.core.attempts import Attempt, Place, Taken
+from node.core.lanes import BATCH_S, LINE_S, QUICK_S, STUCK_S, Lane, Lanes, Room
+from node.core.pace import Pace
+from node.core.recent import Recent
+from schemas.membership import Held
+
+
+class Desk:
+    """The attempts of one node, within the `room` that its owner offers."""
+
+    def __init__(self, room: Room) -> None:
+        self.held: dict[str, Attempt] = {}
+        self.closing: dict[str, list[Attempt]] = {}
+        self.lanes = Lanes(room)
+        self.pace = Pace()
+        self.recent = Recent()
+        self._queue: list[tuple[tuple[int, float, int], int, Attempt]] = []
+        self._pushed = 0
+
+    # Arriving.
+
+    def take(self, new: Attempt) -> tuple[Taken, str]:
+        """Judge a message that arrived; returns what became of it and the reply to ack now (``""``: none).
+
+        - What is held, or closing, under the same number: the new reply is adopted.
+        - A higher number of a task that waits replaces it; of one that runs, the running one goes on under the new number.
+          Either way the older message is settled by the newer one.
+        - A lower number than the held one, or what has ended here: acked again.
+        """
+        task, number = new.task.id, new.placement
+        for old in self.closing.get(task, ()):
+            if old.placement == number:
+                old.reply, old.seq = new.reply, new.seq
+                return Taken.ADOPTED, ""
+        held = self.held.get(task)
+        if held is not None:
+            return self._meet(held, new)
+        if self.recent.settles(task, number):
+            return Taken.SETTLED, new.reply
+        self.held[task] = new
+        return Taken.NEW, ""
+
+    def _meet(self, held: Attempt, new: Attempt) -> tuple[Taken, str]:
+        if new.placement == held.placement:
+            held.reply, held.seq = new.reply, new.seq
+            return Taken.ADOPTED, ""
+        if new.placement < held.placement:
+            return Taken.SETTLED, new.reply
+        older = held.reply
+        if held.place is Place.LINED:
+            held.work, held.reply, held.seq = new.work, new.reply, new.seq
+            return Taken.REBASED, older
+        held.place = Place.GONE
+        self.held[new.task.id] = new
+        return Taken.NEW, older
+
+    def queue(self, attempt: Attempt) -> None:
+        """Let a held attempt wait for its turn (again)."""
+        attempt.place = Place.QUEUED
+        self._pushed += 1
+        heappush(self._queue, (attempt.rank, self._pushed, attempt))
+
+    # Starting.
+
+    def assign(self) -> list[tuple[Lane, list[Attempt]]]:
+        """Hand out what fits now: lanes, some of them new, with the attempts to give to each one's runner, in order."""
+        given: dict[int, tuple[Lane, list[Attempt]]] = {}
+        while self._queue:
+            attempt = self._queue[0][2]
+            if attempt.place is not Place.QUEUED:
+                heappop(self._queue)
+                continue
+            lane = self._lane_for(attempt)
+            if lane is None:
+                break
+            heappop(self._queue)
+            attempt.place = Place.LINED
+            lane.line.append(attempt)
+            lane.load_s += attempt.estimate_s
+            given.setdefault(lane.number, (lane, []))[1].append(attempt)
+        return list(given.values())
+
+    def _lane_for(self, attempt: Attempt) -> Lane | None:
+        estimate = self.pace.estimate(attempt.pace, attempt.items)
+        attempt.estimate_s = estimate or 0.0
+        if estimate is None or estimate >= QUICK_S or attempt.pace == "command":
+            return self.lanes.open_for(attempt)
+        lanes = self.lanes
+        return lanes.joinable(attempt, BATCH_S) or lanes.open_for(attempt) or lanes.joinable(attempt, LINE_S)
+
+    def begin(self, lane: Lane, now: float) -> Attempt | None:
+        """The lane's runner turns to the head of its line: that attempt has started. None when the line is empty."""
+        if not lane.line:
+            return None
+        lane.since = now
+        head = lane.line[0]
+        head.started_at = now
+        return head
+
+    def advance(self, lane: Lane, now: float, duration_s: float) -> Attempt | None:
+        """The head is through after `duration_s`; returns the new head, just begun, or None: the lane is closed then."""
+        done = lane.line.popleft()
+        lane.load_s -= done.estimate_s
+        self.pace.learn(done.pace, duration_s, done.items)
+        if lane.line:
+            return self.begin(lane, now)
+        self.lanes.close(lane)
+        return None
+
+    # Stopping.
+
+    def doom(self, lane: Lane, why: str) -> list[Attempt]:
+        """The lane's runner is being stopped: all but its head go back to the queue, as if never handed over."""
+        lane.doom = why
+        return self.unline(lane)
+
+    def unline(self, lane: Lane) -> list[Attempt]:
+        """Take back what stands behind the lane's head, in order; also of a head that has not begun yet, the rest."""
+        back = []
+        while len(lane.line) > 1:
+            attempt = lane.line.pop()
+            lane.load_s -= attempt.estimate_s
+            self.queue(attempt)
+            back.append(attempt)
+        return back[::-1]
+
+    def bury(self, lane: Lane) -> Attempt | None:
+        """The lane's runner is gone: frees its room and returns the head, whose end is for the caller to say."""
+        self.unline(lane)
+        self.lanes.close(lane)
+        return lane.line.popleft() if lane.line else None
+
+    def overdue(self, now: float) -> list[Lane]:
+        """Lanes whose head ran longer than its timeout."""
+        return [
+            lane
+            for lane in self.lanes.open.values()
+            if lane.since is not None and lane.line and not lane.doom and now - lane.since >= lane.line[0].task.timeout_s
+        ]
+
+    def stuck(self, now: float) -> list[Lane]:
+        """Lanes whose head, thought to be quick, keeps others waiting behind it."""
+        return [
+            lane
+            for lane in self.lanes.open.values()
+            if lane.since is not None and len(lane.line) > 1 and not lane.doom and now - lane.since >= STUCK_S
+        ]
+
+    def lane_of(self, task: str) -> Lane | None:
+        """The lane that has the task in its line, if any."""
+        return next((lane for lane in self.lanes.open.values() if any(a.task.id == task for a in lane.line)), None)
+
+    def next_check(self) -> float | None:
+        """When `overdue` or `stuck` can next have something to say, or None while nothing runs."""
+        ends = [
+            lane.since + (STUCK_S if len(lane.line) > 1 else lane.line[0].task.timeout_s)
+            for lane in self.lanes.open.values()
+            if lane.since is not None and lane.line and not lane.doom
+        ]
+        return min(ends, default=None)
+
+    # Ending.
+
+    def close(self, attempt: Attempt) -> None:
+        """It is over; its result or outcome is on the way to the store."""
+        if self.held.get(attempt.task.id) is attempt:
+            del self.held[attempt.task.id]
+        attempt.place = Place.CLOSING
+        self.closing.setdefault(attempt.task.id, []).append(attempt)
+
+    def settle(self, attempt: Attempt, final: bool) -> tuple[str, ...]:
+        """What it came to is certain; returns the replies to ack. `final`: the task is over, not only this placement."""
+        self.forget(attempt)
+        self.recent.add(attempt.task.id, attempt.placement, final)
+        return (attempt.reply, *attempt.also)
+
+    def forget(self, attempt: Attempt) -> None:
+        """Hold it no longer, and remember nothing: should it come again, it is new."""
+        attempt.place = Place.GONE
+        if self.held.get(attempt.task.id) is attempt:
+            del self.held[attempt.task.id]
+        rest = [a for a in self.closing.pop(attempt.task.id, ()) if a is not attempt]
+        if rest:
+            self.closing[attempt.task.id] = rest
+
+    # Looking.
+
+    def waiting(self) -> list[Attempt]:
+        """What is held and not handed to a runner, in the order of its turn."""
+        return sorted((a for a in self.held.values() if a.place in (Place.QUEUED, Place.FETCHING)), key=lambda a: a.rank)
+
+    def everything(self) -> Iterator[Attempt]:
+        """Every attempt here: waiting, running, and closing."""
+        yield from self.held.values()
+        for attempts in self.closing.values():
+            yield from attempts
+
+    def report(self) -> tuple[Held, ...]:
+        """What a heartbeat says of them. What closes counts as running, until its end is stored."""
+        running = (Place.CLOSING, Place.LINED)
+        return tuple(Held(a.task.id, a.placement, a.place in running) for a in self.everything())

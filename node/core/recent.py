@@ -1,0 +1,24 @@
+"""What ended here lately, so that a redelivery of it starts nothing."""
+
+from __future__ import annotations
+
+RECENT_MAX = 4_096  # tasks remembered
+
+
+class Recent:
+    """The last ended placement of each task, and whether it ended the task for good."""
+
+    def __init__(self) -> None:
+        self._ended: dict[str, tuple[int, bool]] = {}
+
+    def add(self, task: str, placement: int, final: bool) -> None:
+        """Remember that `placement` is over; `final`: the task has its result, or is not wanted any more."""
+        before = self._ended.pop(task, (0, False))
+        if len(self._ended) >= RECENT_MAX:
+            del self._ended[next(iter(self._ended))]
+        self._ended[task] = (max(placement, before[0]), final or before[1])
+
+    def settles(self, task: str, placement: int) -> bool:
+        """Whether this placement needs no start: it, a later one, or the task itself is over."""
+        ended = self._ended.get(task)
+        return ended is not None and (ended[1] or placement <= ended[0])

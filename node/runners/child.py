@@ -1,0 +1,260 @@
+"""A runner: ``python -m node.runners.child FD [MODULE…]``, started by the daemon, which alone talks to it over socket FD.
+
+It imports the owner's modules, says what they offer, and then does one thing at a time. Its end of the socket tells it when
+the daemon is gone: then it kills everything below itself and goes, however the daemon ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from types import FrameType
+from typing import NoReturn
+
+from node.runners import tree
+from node.runners.calls import Function
+from node.runners.capture import Capture
+from node.runners.frames import (
+    FRAME_MAX,
+    HEAD,
+    Call,
+    CallEach,
+    Failed,
+    FromRunner,
+    Hello,
+    Launch,
+    Printed,
+    Progressed,
+    ToRunner,
+    Withdraw,
+    decode_to_runner,
+    frame,
+)
+from node.runners.program import run
+from node.runners.work import call, call_each, explain
+from schemas.errors import FogError
+
+FLUSH_S = 0.01  # answers and output wait no longer than this
+LOOK_S = 0.005  # after a call that took longer than this, look whether the rest was withdrawn
+TEXT_MAX = 64 * 1024  # characters of output waiting before the printing call itself has to send them
+RECV_MAX = 1 << 18
+ENDED = 143  # 128 + SIGTERM
+
+
+class Stopped(BaseException):
+    """The daemon asked this runner to stop: what runs may clean up for half a second."""
+
+
+class Runner:
+    """The process's one state: the socket, what is to do, what is to be said."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._in = bytearray()
+        self._todo: deque[ToRunner] = deque()
+        self._out: deque[FromRunner] = deque()
+        self._text = 0
+        self._sending = threading.Lock()
+        self._key = 0
+        self._functions: dict[str, Function] = {}
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._busy = False
+        self._capture = Capture(self._print)
+        self._stopping = False
+
+    # Being started.
+
+    def start(self, modules: list[str]) -> None:
+        """Watch the daemon, import the modules, say hello."""
+        signal.signal(signal.SIGTERM, self._stop)
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        error = ""
+        try:
+            self._load(modules)
+        except FogError as problem:
+            error = problem.message
+        self._out.append(Hello(tuple(f.offer() for f in self._functions.values()), error))
+        self._flush()
+
+    def _load(self, modules: list[str]) -> None:
+        import node
+
+        node._hooks["progress"] = self._progress
+        for module in ("node.builtin", *modules):
+            try:
+                importlib.import_module(module)
+            except BaseException as problem:
+                raise FogError(f"cannot import {module}: {explain(problem)}") from None
+        for name, fn in node._registry.items():
+            self._functions[name] = Function(name, fn)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._stopping:
+            self._stopping = True
+            raise Stopped
+
+    # Working.
+
+    def work(self) -> None:
+        """Do what comes, until the daemon goes or says stop."""
+        while True:
+            while not self._todo:
+                self._receive(wait=True)
+            self._busy = True
+            os.write(self._wake_writer, b"x")
+            looked = time.perf_counter()
+            while self._todo:
+                self._do(self._todo.popleft())
+                now = time.perf_counter()
+                if now - looked > LOOK_S:
+                    self._receive(wait=False)
+                    looked = now
+            self._busy = False
+            self._flush()
+
+    def _do(self, job: ToRunner) -> None:
+        if isinstance(job, Withdraw):
+            return
+        self._key = job.key
+        answer: FromRunner
+        if isinstance(job, Launch):
+            answer = run(job, self._print, time.perf_counter)
+        elif (function := self._functions.get(job.name)) is None:
+            answer = Failed(job.key, 0.0, f"no function {job.name} here")
+        elif isinstance(job, Call):
+            answer = call(job, function, time.perf_counter)
+        else:
+            assert isinstance(job, CallEach)
+            answer = call_each(job, function, time.perf_counter)
+        self._capture.drain()
+        self._key = 0
+        self._out.append(answer)
+
+    def _receive(self, wait: bool) -> None:
+        while not self._parse():
+            if not wait and not select.select([self._sock], (), (), 0)[0]:
+                return
+            block = self._sock.recv(RECV_MAX)
+            if not block:
+                self._die()
+            self._in += block
+
+    def _parse(self) -> bool:
+        """Take whole frames out of what was received; whether there was one."""
+        found = False
+        while len(self._in) >= HEAD:
+            size = int.from_bytes(self._in[:HEAD], "big")
+            if size > FRAME_MAX:
+                self._die()
+            if len(self._in) < HEAD + size:
+                break
+            messages = decode_to_runner(memoryview(self._in)[HEAD : HEAD + size].tobytes())
+            del self._in[: HEAD + size]
+            found = True
+            for message in messages:
+                self._take(message)
+        return found
+
+    def _take(self, message: ToRunner) -> None:
+        if isinstance(message, Withdraw):
+            self._todo = deque(job for job in self._todo if isinstance(job, Withdraw) or job.key not in message.keys)
+        else:
+            self._todo.append(message)
+
+    # Saying.
+
+    def _print(self, stream: str, text: str) -> None:
+        self._out.append(Printed(self._key, stream, text))
+        self._text += len(text)
+        if self._text > TEXT_MAX:
+            self._flush()
+
+    def _progress(self, fraction: float, text: str) -> None:
+        self._out.append(Progressed(self._key, fraction, text))
+
+    def _flush(self) -> None:
+        with self._sending:
+            messages: list[FromRunner] = []
+            while self._out:
+                messages.append(self._out.popleft())
+            self._text = 0
+            if messages:
+                self._sock.sendall(frame(messages))
+
+    # Watching.
+
+    def _watch(self) -> None:
+        """On a thread: notice that the daemon is gone; while busy, send what waits and read the descriptors."""
+        if not hasattr(select, "poll"):
+            self._watch_plainly()
+        poll = select.poll()
+        poll.register(self._sock, 0)  # hang-up only
+        poll.register(self._wake_reader, select.POLLIN)
+        for pipe in self._capture.pipes:
+            poll.register(pipe.reader, select.POLLIN)
+        pipes = {pipe.reader: pipe for pipe in self._capture.pipes}
+        while True:
+            for fd, what in poll.poll(FLUSH_S * 1000 if self._busy or self._out else None):
+                if fd == self._sock.fileno() and what & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+                    self._die()
+                if fd == self._wake_reader:
+                    os.read(self._wake_reader, 4096)
+                elif fd in pipes:
+                    pipes[fd].drain()
+            if self._out:
+                self._try_flush()
+
+    def _watch_plainly(self) -> NoReturn:
+        from schemas.procs import die_with_parent  # Windows: no poll, no sessions; the parent is waited for
+
+        die_with_parent()
+        while True:
+            time.sleep(FLUSH_S)
+            self._capture.drain()
+            if self._out:
+                self._try_flush()
+
+    def _try_flush(self) -> None:
+        try:
+            self._flush()
+        except OSError:
+            self._die()
+
+    def _die(self) -> NoReturn:
+        """Leave nothing: everything below, then the own group, then this process."""
+        tree.kill_below(os.getpid())
+        if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+            with contextlib.suppress(OSError):
+                os.killpg(0, signal.SIGKILL)
+        os._exit(ENDED)
+
+
+def _become_subreaper() -> None:
+    """What double-forks away stays below this process (PR_SET_CHILD_SUBREAPER, prctl(2))."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)
+
+
+def main() -> None:
+    """Run until the daemon is gone or asks to stop."""
+    _become_subreaper()
+    runner = Runner(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        runner.start(sys.argv[2:])
+        runner.work()
+    except (Stopped, OSError):
+        runner._die()
+
+
+if __name__ == "__main__":
+    main()
