@@ -21,11 +21,16 @@ def asyncapi() -> dict[str, Any]:
             payloads[name] = close(payload)
         reference = name if isinstance(payload, dict) else payload
         messages[name] = _message(name, doc, ref.format(name=reference))
-        channels[name] = _channel(name, address, doc)
-        operations[f"{action}.{name}"] = _operation(action, name, doc)
-    for name, answer in REPLIES.items():
-        messages[f"{name}.reply"] = _message(answer, f"the answer on {name}", ref.format(name=answer))
-        channels[f"{name}.reply"] = _channel(f"{name}.reply", None, "the inbox that the request names as its reply")
+        channels[name] = _channel([name], address, doc)
+        operations[f"{action}.{name}"] = {"action": action, "summary": doc, **_where(name, [name])}
+    asked = {key.split(".", 1)[1]: key for key in operations}
+    for name, answers in REPLIES.items():
+        of_reply = {answer: f"{name}.reply.{answer}" for answer in answers}
+        for answer, key in of_reply.items():
+            messages[key] = _message(answer, f"an answer on {name}", ref.format(name=answer))
+        doc = "the inbox that the request names as its reply"
+        channels[f"{name}.reply"] = _channel(list(of_reply.values()), None, doc)
+        operations[asked[name]]["reply"] = _where(f"{name}.reply", list(of_reply.values()))
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -61,7 +66,21 @@ _SERVER: dict[str, Any] = {
     "description": "any NATS 2.11 or later with JetStream; `fog up` brings one and prints its address",
     "variables": {"address": {"default": "127.0.0.1:4222"}},
 }
-REPLIES = {"register": "Registered", "node.command": "NodeAnswer"}  # channel: the message that answers
+API = {  # noun.verb: what is asked, what is answered
+    "fleet.status": ("Empty", "StatusReply"),
+    "fleet.functions": ("Empty", "FunctionsReply"),
+    "node.list": ("ListRequest", "NodesReply"),
+    "node.info": ("NodeRequest", "NodeInfo"),
+    "node.drain": ("DrainRequest", "Done"),
+    "task.list": ("ListRequest", "TasksReply"),
+    "task.info": ("TaskRequest", "TaskInfo"),
+    "task.cancel": ("CancelRequest", "Done"),
+}
+REPLIES = {  # channel: the messages that may answer
+    "register": ["Registered"],
+    "node.command": ["NodeAnswer"],
+    **{f"api.{call}": [answer, "ApiError"] for call, (_, answer) in API.items()},
+}
 _PARAMETERS = {
     "id": "the id of the task, node or coordinator that the event is about",
     "task": "a task's id",
@@ -80,8 +99,13 @@ def _channels() -> list[tuple[str, str, str, str | Schema, str]]:
          envelope(kind, doc, f"#/components/schemas/{data.__name__}"), doc)
         for kind, (data, doc) in EVENTS.items()
     ]  # fmt: skip
+    calls: list[tuple[str, str, str, str | Schema, str]] = [
+        (f"api.{call}", "receive", subjects.api(*call.split(".")), asked, f"ask the acting coordinator: {call}")
+        for call, (asked, _) in API.items()
+    ]
     return [
         *rows,
+        *calls,
         ("task.submit", "receive", submit, "Task", "submit a task (stream FOG_TASKS; Nats-Msg-Id is the task's id)"),
         ("work", "send", subjects.work("{node}", "{task}"), "Work", "one placement of a task (stream FOG_WORK)"),
         (
@@ -118,27 +142,20 @@ def _message(name: str, doc: str, payload_ref: str) -> dict[str, Any]:
     return {"name": name, "summary": doc, "contentType": content, "payload": {"$ref": payload_ref}}
 
 
-def _channel(name: str, address: str | None, doc: str) -> dict[str, Any]:
+def _channel(messages: list[str], address: str | None, doc: str) -> dict[str, Any]:
     found = {token[1:-1] for token in (address or "").split(".") if token.startswith("{")}
     channel: dict[str, Any] = {
         "address": address,
         "summary": doc,
-        "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
     }
     if found:
         channel["parameters"] = {key: {"description": _PARAMETERS[key]} for key in sorted(found)}
     return channel
 
 
-def _operation(action: str, name: str, doc: str) -> dict[str, Any]:
-    operation = {"action": action, "summary": doc, **_where(name)}
-    if name in REPLIES:
-        operation["reply"] = _where(f"{name}.reply")
-    return operation
-
-
-def _where(name: str) -> dict[str, Any]:
+def _where(channel: str, messages: list[str]) -> dict[str, Any]:
     return {
-        "channel": {"$ref": f"#/channels/{name}"},
-        "messages": [{"$ref": f"#/channels/{name}/messages/{name}"}],
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages],
     }

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct
 
-from schemas import membership, task
+from schemas import api, membership, task
 from schemas.event import EVENTS, CloudEvent
 from schemas.names import ID_PATTERN
 
@@ -24,6 +24,9 @@ MESSAGES: tuple[type, ...] = (
     task.Task, task.Work, task.Outcome, task.Result, task.Output,
     membership.Register, membership.Registered, membership.Heartbeat,
     membership.NodeCommand, membership.NodeAnswer, membership.AllReport, membership.NodeRecord,
+    api.Empty, api.ListRequest, api.NodeRequest, api.TaskRequest, api.CancelRequest, api.DrainRequest,
+    api.StatusReply, api.FunctionsReply, api.NodesReply, api.NodeInfo, api.TasksReply, api.TaskInfo,
+    api.Done, api.ApiError,
 )  # fmt: skip
 # What a field holds that is passed on as it came (`msgspec.Raw`); one that is not listed holds any JSON value.
 CARRIES: dict[tuple[str, str], Any] = {

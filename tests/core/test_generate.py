@@ -11,7 +11,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from schemas import generate, subjects
+from schemas import api, asyncapi, generate, subjects
 from schemas.device import DeviceCapabilities, DeviceState
 from schemas.event import EVENTS, CloudEvent, CoordinatorEvent, NodeEvent, NodeRegistered, TaskEnded, TaskEvent, rfc3339
 from schemas.membership import Heartbeat, Held
@@ -141,6 +141,10 @@ def resolve(reference: str) -> Any:
     return found
 
 
+def refs(operation: dict[str, Any]) -> list[str]:
+    return [message["$ref"] for message in operation["messages"]]
+
+
 def references(part: Any) -> list[str]:
     if isinstance(part, list):
         return [ref for item in part for ref in references(item)]
@@ -195,6 +199,22 @@ def test_every_event_type_has_a_channel_on_its_documented_subject_with_a_closed_
         payload = resolve(resolve(channel["messages"][f"event.{kind}"]["$ref"])["payload"]["$ref"])
         assert payload["properties"]["type"] == {"const": f"fog.{kind}"}
         assert payload["additionalProperties"] is False
+
+
+def test_every_request_says_what_may_answer_it() -> None:
+    """Those of the API are answered by a refusal as well."""
+    calls = {name: op for name, op in DOCUMENT["operations"].items() if "reply" in op}
+    assert {"receive.register", "send.node.command", "receive.api.fleet.status"} <= calls.keys()
+    for name, operation in calls.items():
+        channel = resolve(operation["reply"]["channel"]["$ref"])
+        assert channel["address"] is None
+        answers = {resolve(message["$ref"])["name"] for message in map(resolve, refs(operation["reply"]))}
+        assert answers and ("ApiError" in answers) == name.startswith("receive.api.")
+
+
+def test_the_documented_calls_are_those_that_the_contract_lists() -> None:
+    listed = re.findall(r"\| ``api\.([a-z.]+)`` \| `(\w+)` \| `(\w+)` \|", api.__doc__ or "")
+    assert {call: (asked, answered) for call, asked, answered in listed} == asyncapi.API
 
 
 def test_payloads_are_valid_in_asyncapis_own_dialect_and_accept_our_messages() -> None:

@@ -1,0 +1,67 @@
+"""``python -m tests.bench [--only NAME]… [--json FILE]``: measure, print a table, write ``build/bench.json``.
+
+Exits 1 when a target is missed, 2 when a figure could not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import sys
+import traceback
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from tests.bench.figures import Figure, save, show
+from tests.bench.processes import ROOT
+
+# Where each figure is measured; imported only when asked for, so that one can be run without the parts of the others.
+FIGURES = {
+    "single_throughput_ratio": "tasks",
+    "single_latency_ratio": "tasks",
+    "map_throughput_ratio": "tasks",
+    "heartbeat_cpu_share": "heartbeats",
+    "placement_growth_ratio": "placement",
+    "node_memory_ratio": "idle",
+}
+
+
+def measure(name: str) -> Coroutine[Any, Any, Figure]:
+    """The coroutine that measures this figure."""
+    module = importlib.import_module(f"tests.bench.{FIGURES[name]}")
+    measured: Coroutine[Any, Any, Figure] = getattr(module, name)()
+    return measured
+
+
+async def run(names: list[str], path: Path) -> int:
+    """Measure one figure after the other; one that fails does not stop the rest."""
+    found, failed = [], 0
+    for name in names:
+        print(f"measuring {name} …", file=sys.stderr, flush=True)
+        try:
+            found.append(await measure(name))
+            save(found[-1:], path)
+        except Exception:
+            failed += 1
+            traceback.print_exc()
+            print(f"{name} could not be measured", file=sys.stderr)
+        await asyncio.sleep(0)
+    show(found)
+    return 2 if failed else 1 if not all(figure.good for figure in found) else 0
+
+
+def main() -> int:
+    """Parse the arguments and run."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=FIGURES, metavar="NAME", help=f"one of {', '.join(FIGURES)}")
+    parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", metavar="FILE")
+    arguments = parser.parse_args()
+    return int(uvloop.run(run(arguments.only or list(FIGURES), arguments.json)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""A real fleet for the bench: broker, coordinator and nodes as processes of their own, in a home that is thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from coordinator.broker import Broker
+from schemas import subjects
+from schemas.bus import Bus
+from schemas.procs import how_it_ended, spawn
+from schemas.target import Target
+from tests.bench.processes import ROOT, environment
+
+READY_S = 60.0
+
+
+class Stack:
+    """Use as an async context. `nodes` daemons offer tests.bench.functions; `events` counts what was said, by kind."""
+
+    def __init__(self, nodes: int = 0) -> None:
+        self._wanted = nodes
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._about: set[tuple[str, str]] = set()
+        self._changed = asyncio.Event()
+        self.events: Counter[str] = Counter()
+
+    async def __aenter__(self) -> Stack:
+        self.home = Path(tempfile.mkdtemp(prefix="fog-bench-"))
+        try:
+            self._broker = await asyncio.to_thread(Broker.start, self.home, port=-1)
+            self.bus = await Bus.connect(self.target, name="bench")
+            await self.bus.subscribe(subjects.event("*.*", "*"), self._on_event)
+            self._start("coordinator", "coordinator", "--name", "bench")
+            await self._until("coordinator.elected")
+            await asyncio.gather(*(self.start_node(f"bench-{number}") for number in range(self._wanted)))
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+        if hasattr(self, "bus"):
+            await self.bus.close()
+        if hasattr(self, "_broker"):
+            await asyncio.to_thread(self._broker.stop)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    @property
+    def target(self) -> Target:
+        """How to reach the broker."""
+        return self._broker.target
+
+    def pid(self, name: str) -> int:
+        """The process id of ``coordinator`` or of a node."""
+        return self._processes[name].pid
+
+    async def start_node(self, name: str) -> None:
+        """Start a node daemon and wait until the coordinator has taken it in."""
+        self._start(name, "node", "--name", name, "--import", "tests.bench.functions")
+        await self._until("node.registered", name)
+
+    def _start(self, name: str, module: str, *arguments: str) -> None:
+        where = ("--nats", self._broker.url, "--creds", str(self.home / "fog.creds"), "--home", str(self.home))
+        argv = [sys.executable, "-m", module, *arguments, *where]
+        with (self.home / f"{name}.log").open("wb") as log:
+            self._processes[name] = spawn(argv, env=environment(), cwd=ROOT, stdout=log, stderr=log)
+
+    def _on_event(self, subject: str, _reply: str, _data: bytes, _headers: bytes) -> None:
+        area, what, about = subjects.tail(subject, 1)
+        self.events[f"{area}.{what}"] += 1
+        self._about.add((f"{area}.{what}", about))
+        self._changed.set()
+
+    async def _until(self, kind: str, about: str = "") -> None:
+        """Wait for an event; raises RuntimeError with the log of a process that ended, or of all when it never comes."""
+        deadline = asyncio.get_running_loop().time() + READY_S
+        while not any(found == kind and about in ("", thing) for found, thing in self._about):
+            for name, process in self._processes.items():
+                if (code := process.poll()) is not None:
+                    raise RuntimeError(f"{name}: {how_it_ended(code)}\n{self._log(name)}")
+            if asyncio.get_running_loop().time() > deadline:
+                logs = "\n".join(f"{name}: {self._log(name)}" for name in self._processes)
+                raise RuntimeError(f"no {kind} {about} within {READY_S:.0f} s\n{logs}")
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(0.5):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def _log(self, name: str) -> str:
+        return (self.home / f"{name}.log").read_text("utf-8", "replace")[-2000:]
