@@ -1,0 +1,198 @@
+"""The device under this node: what it is and how it is, each value with its source, or unknown with the reason.
+
+All reading goes through `Device`. What is said beats what is played, and that beats what is read: overrides from flag or
+configuration (source "config"), then the environment (SPEC 5.9, source "environment (pretending)"), then discovery.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from node.core.link import quality
+from node.sensors import memory, temperature
+from node.sensors.cgroup import Cgroup
+from node.sensors.network import Broker, Metered, network
+from node.sensors.overlay import CAPABILITIES, STATE, configured
+from node.sensors.power import Supplies, power, supplies
+from node.sensors.pretend import played
+from node.sensors.processor import Utilization, processor
+from node.sensors.reading import Look, Reading, known, unknown
+from node.sensors.termux import Termux
+from node.sensors.tree import Tree
+from schemas.device import DeviceCapabilities, DeviceState
+
+# How old a slow signal may be, in seconds, before it is read again.
+POWER_AGE_S = TEMPERATURE_AGE_S = 1.0
+NETWORK_AGE_S = 5.0
+STORAGE_AGE_S = 10.0
+SENSORS_AGE_S = 60.0  # of the list of sensors, not of what they read
+
+
+class Device:
+    """One device. `root` stands for ``/`` of a Linux system, so that a test can bring its own sysfs and proc.
+
+    `overrides` map fields of the two messages to values; BadInput names one that is unknown or does not fit, or a
+    variable of `env` that plays nonsense. `broker_host` is a name or an address (best: that of the connected peer).
+    `storage_path` lies on the disk whose space counts. Not for use by several threads at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path = Path("/"),
+        env: Mapping[str, str] = os.environ,
+        overrides: Mapping[str, object] = {},
+        broker_host: str = "",
+        storage_path: Path | None = None,
+        platform: str = sys.platform,
+    ) -> None:
+        self._tree, self._env = Tree(root), env
+        self._android = platform == "android" or (platform == "linux" and "ANDROID_ROOT" in env)
+        self._platform = "android" if self._android else platform
+        self._storage_path = str(storage_path or root)
+        self._configured, play = configured(overrides), played(env)
+        self._played = play.look
+        self.pretending: list[str] = list(play.said)  # the settings that play; empty when everything is real
+        self._cgroup = Cgroup(self._tree)
+        self._utilization = Utilization(self._tree)
+        self._broker, self._metered = Broker(broker_host), Metered(env)
+        self._termux = Termux(env) if self._android else None
+        self._quality: Reading[Any] = unknown("the link to the broker has not been measured yet")
+        self._kept: dict[str, tuple[float, Any]] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an answer is under way (a program, a resolver), so that a state looked at soon will know more."""
+        return self._metered.waiting or self._broker.waiting or bool(self._termux and self._termux.waiting)
+
+    def set_broker(self, host: str) -> None:
+        """From now on, the network is the one towards this host."""
+        if host != self._broker.host:
+            self._broker = Broker(host)
+            self._kept.pop("network", None)
+
+    def set_latency(self, round_trip_ms: float | None) -> None:
+        """The newest round trip to the broker; None: it does not answer, which is called offline."""
+        source = "no answer from the broker" if round_trip_ms is None else "round trip to the broker"
+        self._quality = known(quality(round_trip_ms), source)
+
+    def capabilities(self) -> DeviceCapabilities:
+        """Discover what the device is. May take some 100 ms: it may run programs, each with a timeout."""
+        look = {**self._discover(), **self._played, **self._configured}
+        values, sources, why = _split(look, CAPABILITIES)
+        known_values = {name: value for name, value in values.items() if value is not None}
+        return DeviceCapabilities(**known_values, pretending=bool(self.pretending), sources=sources, unknown=why)
+
+    def state(self, now: float) -> DeviceState:
+        """How the device is at `now` (seconds since 1970). Cheap: slow signals are kept for a while, nothing waits."""
+        look = {**self._read(now), **self._played, **self._configured}
+        _cap(look)
+        values, sources, why = _split(look, STATE)
+        return DeviceState(**values, sources=sources, unknown=why)
+
+    def close(self) -> None:
+        """End what still runs for us."""
+        self._metered.close()
+        if self._termux:
+            self._termux.close()
+
+    def _discover(self) -> Look:
+        # Imported here: they are needed once, and some of what they import is large.
+        from node.sensors.identity import identity
+        from node.sensors.software import software
+
+        common = {**identity(self._tree, self._env, self._platform), **software(self._env), **self._storage()}
+        if not self._linux:
+            from node.sensors import elsewhere
+
+            return {**common, **elsewhere.capabilities()}
+        from node.sensors.chassis import device_type
+        from node.sensors.graphics import graphics
+        from node.sensors.security import security
+
+        found = supplies(self._tree)
+        return {
+            **common,
+            **processor(self._tree, self._cgroup),
+            **graphics(self._tree, self._env),
+            **security(self._tree),
+            **power(self._tree, found),
+            **({"battery_powered": known(True, "Android")} if self._android else {}),
+            "device_type": device_type(self._tree, self._env, found, android=self._android),
+            "ram_total_mb": memory.ram_total(self._tree, self._cgroup),
+        }
+
+    def _read(self, now: float) -> Look:
+        storage = self._keep("storage", now, STORAGE_AGE_S, self._storage)
+        if not self._linux:
+            from node.sensors import elsewhere
+
+            return {**storage, **elsewhere.state(), "network_quality": self._quality}
+        look = {
+            **storage,
+            **self._power_and_heat(now),
+            **self._network(now),
+            "network_quality": self._quality,
+            "cpu_utilization": self._utilization.look(),
+            "ram_available_mb": memory.ram_available(self._tree, self._cgroup),
+        }
+        return look | (self._by_termux(now, look) if self._termux else {})
+
+    @property
+    def _linux(self) -> bool:
+        return self._platform in ("linux", "android")
+
+    def _power_and_heat(self, now: float) -> Look:
+        found: Supplies = self._keep("supplies", now, POWER_AGE_S, lambda: supplies(self._tree))
+        sensors = self._keep("sensors", now, SENSORS_AGE_S, lambda: temperature.sensors(self._tree, found))
+        heat = self._keep("heat", now, TEMPERATURE_AGE_S, lambda: temperature.temperature(self._tree, sensors))
+        return {**self._keep("power", now, POWER_AGE_S, lambda: power(self._tree, found)), **heat}
+
+    def _network(self, now: float) -> Look:
+        look: Look = self._keep(
+            "network", now, NETWORK_AGE_S, lambda: network(self._tree, self._broker, self._metered, now)
+        )
+        if self._metered.waiting or self._broker.waiting:
+            del self._kept["network"]  # look again as soon as somebody asks: the answer may be there by then
+        return look
+
+    def _by_termux(self, now: float, read: Look) -> Look:
+        """What only Termux tells on Android: /sys is closed there, and its heat is the battery's."""
+        assert self._termux is not None
+        told = {name: value for name, value in self._termux.look(now).items() if read[name].value is None}
+        return {**told, "mains": known(False, "Android")}
+
+    def _storage(self) -> Look:
+        if hasattr(os, "statvfs"):
+            return memory.storage(self._storage_path)
+        from node.sensors import elsewhere
+
+        return elsewhere.storage(self._storage_path)
+
+    def _keep(self, name: str, now: float, age_s: float, read: Callable[[], Any]) -> Any:
+        """The kept answer under `name` while it is younger than `age_s`, else a fresh one."""
+        at, kept = self._kept.get(name, (float("-inf"), None))
+        if not 0 <= now - at < age_s:  # a clock that was set back makes it stale as well
+            kept = read()
+            self._kept[name] = now, kept
+        return kept
+
+
+def _split(look: Look, fields: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
+    """Values, sources and reasons of these fields; a field that nobody read is unknown too."""
+    missing: Reading[Any] = unknown("nothing on this system tells")
+    readings = {name: look.get(name, missing) for name in fields}
+    values = {name: reading.value for name, reading in readings.items()}
+    sources = {name: reading.source for name, reading in readings.items() if reading.value is not None}
+    return values, sources, {name: reading.reason for name, reading in readings.items() if reading.value is None}
+
+
+def _cap(look: Look) -> None:
+    """Where the total memory is said to be less than there is, no more than that can be free."""
+    total, free = look.get("ram_total_mb"), look["ram_available_mb"]
+    if total and total.value is not None and free.value is not None and free.value > total.value:
+        look["ram_available_mb"] = total

@@ -1,0 +1,76 @@
+"""What ``fog node --show`` prints: every value of the device with its source, or why it is unknown."""
+
+from __future__ import annotations
+
+import json
+import time
+from enum import Enum
+from typing import Any
+
+from node.device import Device
+from node.sensors.overlay import CAPABILITIES, STATE
+from schemas.device import DeviceCapabilities, DeviceState
+
+_SETTLE_S = 3.0  # how long a program or resolver that was just asked may take before we print without it
+_BETWEEN_S = 0.15  # a processor's load needs two readings some ticks apart
+
+
+def show(device: Device) -> str:
+    """A table of name, value and source. Takes up to some seconds: slow signals are waited for."""
+    what, how = _look(device)
+    rows = [("WHAT IT IS", "", ""), *_rows(what, CAPABILITIES), ("", "", ""), ("HOW IT IS", "", ""), *_rows(how, STATE)]
+    wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"{name:<{wide[0]}}  {value:<{wide[1]}}  {source}".rstrip() for name, value, source in rows]
+    if device.pretending:
+        lines.insert(0, f"PRETENDING, by the environment: {' '.join(device.pretending)}\n")
+    return "\n".join(lines)
+
+
+def as_json(device: Device) -> str:
+    """The same as one JSON document: ``{pretending: […], capabilities: {name: {value, source | unknown}}, state: {…}}``."""
+    what, how = _look(device)
+    document = {
+        "pretending": device.pretending,
+        "capabilities": {name: _entry(what, name) for name in CAPABILITIES},
+        "state": {name: _entry(how, name) for name in STATE},
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _look(device: Device) -> tuple[DeviceCapabilities, DeviceState]:
+    device.state(time.time())
+    what, until = device.capabilities(), time.monotonic() + _SETTLE_S
+    while True:
+        time.sleep(_BETWEEN_S)
+        how = device.state(time.time())
+        if not device.waiting or time.monotonic() > until:
+            return what, how
+
+
+def _rows(message: DeviceCapabilities | DeviceState, fields: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    rows = []
+    for name in fields:
+        entry = _entry(message, name)
+        if "unknown" in entry:
+            rows.append((name, "unknown", entry["unknown"]))
+        else:
+            rows.append((name, _text(entry["value"]), entry["source"]))
+    return rows
+
+
+def _entry(message: DeviceCapabilities | DeviceState, name: str) -> dict[str, Any]:
+    assert isinstance(message.sources, dict) and isinstance(message.unknown, dict)  # Device sets both
+    if name in message.unknown:
+        return {"value": None, "unknown": message.unknown[name]}
+    value = getattr(message, name)
+    return {"value": value.value if isinstance(value, Enum) else value, "source": message.sources[name]}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple):
+        return ", ".join(value) or "none"
+    return str(value) or "none"
