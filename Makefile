@@ -1,0 +1,48 @@
+# What to type. Needs python3 (3.11 or later, with venv), git and make; everything else goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup run test check bench clean lock
+.DELETE_ON_ERROR:
+
+setup: $(READY)
+
+# Redone only when the lock or the project's own metadata changes. Every package is checked against the hash in the lock.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "no venv module: on Debian, apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The whole thing, for real: make run [INPUT=folder of files to work on]
+run: $(READY)
+	$(BIN)/fog demo $(if $(INPUT),--input "$(INPUT)")
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# make bench [ONLY=figure]; writes build/bench.json
+bench: $(READY)
+	$(BIN)/python -m tests.bench $(ONLY)
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Resolve the dependencies anew, for every platform and Python that we support.
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	echo '# Made by `make lock` from pyproject.toml, for every platform and Python ≥ 3.11. Do not edit.' > requirements.new
+	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --upgrade \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml >> requirements.new
+	mv requirements.new requirements.lock
