@@ -66,7 +66,7 @@ class Utilization:
         if total < 0:  # counters start again after a suspend or in a moved virtual machine
             self._last = unknown("/proc/stat ran backwards")
         elif total >= 10:
-            self._last = known(min(1.0, max(0.0, 1 - idle / total)), "/proc/stat")
+            self._last = known(round(min(1.0, max(0.0, 1 - idle / total)), 3), "/proc/stat")
         else:
             return self._last
         self._before = ticks
