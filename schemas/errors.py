@@ -28,18 +28,34 @@ class Unreachable(FogError):
     """Nobody answered: no broker at that address, or no coordinator behind it. Trying again later may help."""
 
 
+class NoResponders(Unreachable):
+    """The broker is there, and nobody listens on that subject."""
+
+
+class Conflict(FogError):
+    """A compare-and-set lost: somebody wrote first. Read again and decide anew."""
+
+
 class BrokerUnfit(FogError):
     """A broker answers, but is too old, has no JetStream, or refuses what we need. Trying again will not help."""
 
 
 class StoreRefused(FogError):
-    """JetStream refused a message. `code` is the server's err_code (10077: a result is already stored)."""
+    """JetStream refused a message. `code` is the server's err_code, `description` its words."""
 
     def __init__(self, subject: str, code: int, description: str) -> None:
         super().__init__(f"the broker refused {subject}: {description} ({code})")
         self.subject = subject
         self.code = code
         self.description = description
+
+    @property
+    def exists(self) -> bool:
+        """Whether it was refused since the one message that its subject may hold is there already (a result is recorded).
+
+        The code alone does not tell: 10077 is the server's word for every failure to store, a full stream among them.
+        """
+        return self.code == 10077 and "per subject" in self.description
 
 
 class Refused(FogError):

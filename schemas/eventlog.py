@@ -1,0 +1,100 @@
+"""Saying events so that none is lost and saying one costs next to nothing.
+
+Events go out without asking for an answer; the last of each batch asks. The broker handles one connection's messages to
+a stream in order, so its answer confirms the batch. Without one (a reconnect, a broker that restarts) the batch is said
+again; ids made from what happened (``Nats-Msg-Id``) keep it from being stored twice within the duplicate window.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from msgspec import Struct
+
+from schemas import subjects
+from schemas.bus import Bus
+from schemas.codec import encode
+from schemas.errors import FogError
+from schemas.event import EVENTS, CloudEvent, rfc3339
+from schemas.store import Ack, Store
+
+log = logging.getLogger("fog.events")
+
+CONFIRM_EVERY = 200  # events
+CONFIRM_AFTER_S = 0.05
+KEPT = 20_000  # unconfirmed events kept while the broker does not answer; older ones are dropped and counted
+
+
+class EventLog:
+    """Events of one source (``/fog/coordinator/<id>``, ``/fog/node/<id>``)."""
+
+    def __init__(self, bus: Bus, store: Store, source: str) -> None:
+        self._bus, self._store, self._source = bus, store, source
+        self._pending: deque[tuple[str, bytes, str]] = deque(maxlen=KEPT)
+        self._confirming: list[tuple[str, bytes, str]] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._time = (0, "")
+        self.term = 0
+        self.lost = 0
+
+    def emit(self, kind: str, about: str, key: str, data: Struct, at: float) -> None:
+        """Say that `kind` (a key of `event.EVENTS`) happened to `about`. The same `key` is the same event."""
+        if type(data) is not EVENTS[kind][0]:
+            raise TypeError(f"{kind} carries {EVENTS[kind][0].__name__}, not {type(data).__name__}")
+        subject = subjects.event(kind, about)
+        body = encode(
+            CloudEvent(key, self._source, f"fog.{kind}", self._stamp(at), data, subject=about, fogterm=self.term)
+        )
+        if len(self._pending) == KEPT:
+            self.lost += 1
+        self._pending.append((subject, body, key))
+        if len(self._pending) >= CONFIRM_EVERY and self._confirming is None:
+            self._confirm()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(CONFIRM_AFTER_S, self._on_timer)
+
+    def _stamp(self, at: float) -> str:
+        millis = int(at * 1000)
+        if self._time[0] != millis:
+            self._time = (millis, rfc3339(at))
+        return self._time[1]
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._confirming is None:
+            self._confirm()
+
+    def _confirm(self, again: list[tuple[str, bytes, str]] | None = None) -> None:
+        """Send a batch; its last message asks for the broker's answer, and is retried by the store until it comes."""
+        batch = again or list(self._pending)
+        if again is None:
+            self._pending.clear()
+        if not batch:
+            return
+        self._confirming = batch
+        lost_before = self._bus.dropped
+        for subject, body, key in batch[:-1]:
+            self._bus.publish(subject, body, headers=b"Nats-Msg-Id: " + key.encode() + b"\r\n")
+        subject, body, key = batch[-1]
+        reconnects = self._bus.reconnects
+
+        def on_answer(answer: Ack | FogError) -> None:
+            if isinstance(answer, FogError):
+                log.error("events were refused error=%s", answer.message)
+                self.lost += len(batch)
+            elif self._bus.reconnects != reconnects or self._bus.dropped != lost_before:
+                self._confirm(batch)  # some of it may have gone with the old connection
+                return
+            self._confirming = None
+            if self._pending:
+                self._confirm()
+
+        self._store.post(subject, body, key, on_answer)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Send what is left and wait for the answer, at most `timeout_s`."""
+        if self._confirming is None:
+            self._confirm()
+        await self._store.drain(timeout_s)

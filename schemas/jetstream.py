@@ -1,0 +1,262 @@
+"""JetStream's API over a `Bus`: streams, consumers, stored messages. Every call is one JSON request, checked for errors."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from schemas import streams
+from schemas.bus import Bus, header, status_of
+from schemas.errors import BrokerUnfit, FogError, NoResponders, StoreRefused, Unreachable
+
+API = "$JS.API"
+MULTI_MAX = 500  # subjects of one multi-get; the server's limit is 1024
+NOT_FOUND = (10037, 10014, 10059)  # message, consumer, stream
+NO_JETSTREAM = (10039, 10076)
+
+
+class StoredMessage(Struct, frozen=True):
+    """A message as a stream holds it. `time` is RFC 3339, the broker's."""
+
+    subject: str
+    seq: int
+    data: bytes
+    time: str = ""
+    headers: bytes = b""
+
+
+class _ApiError(Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _Reply(Struct):
+    error: _ApiError | None = None
+
+
+_reply = msgspec.json.Decoder(_Reply).decode
+
+
+async def call(bus: Bus, verb: str, body: object = None, timeout_s: float = 5.0) -> dict[str, Any]:
+    """One request to JetStream's API. Raises StoreRefused with the server's code, BrokerUnfit without JetStream."""
+    data = b"" if body is None else msgspec.json.encode(body)
+    try:
+        answer = await bus.request(f"{API}.{verb}", data, timeout_s)
+    except NoResponders:
+        raise BrokerUnfit(
+            "this broker has no JetStream for us",
+            hint="enable JetStream for the account that these credentials belong to",
+        ) from None
+    error = _reply(answer).error
+    if error is not None:
+        if error.err_code in NO_JETSTREAM:
+            raise BrokerUnfit(f"JetStream: {error.description}", hint="enable JetStream for this account")
+        raise StoreRefused(verb, error.err_code, error.description)
+    return msgspec.json.decode(answer, type=dict[str, Any])
+
+
+async def ensure_streams(bus: Bus, replicas: int = 1) -> None:
+    """Make every stream and bucket, or bring it to our settings. Idempotent; several processes may do it at once."""
+    for config in streams.configurations(replicas):
+        await _ensure_stream(bus, config)
+
+
+async def _ensure_stream(bus: Bus, config: dict[str, Any]) -> None:
+    name = config["name"]
+    try:
+        await call(bus, f"STREAM.CREATE.{name}", config, 15.0)
+    except StoreRefused as error:
+        if error.code != 10058:  # name in use, with other settings
+            raise
+        await call(bus, f"STREAM.UPDATE.{name}", config, 15.0)
+
+
+async def stream_info(bus: Bus, stream: str, *, subjects_filter: str = "", offset: int = 0) -> dict[str, Any]:
+    """The stream's configuration and state; with `subjects_filter` also the subjects and their message counts."""
+    body = {"subjects_filter": subjects_filter, "offset": offset} if subjects_filter else None
+    return await call(bus, f"STREAM.INFO.{stream}", body, 10.0)
+
+
+async def subjects(bus: Bus, stream: str, subjects_filter: str) -> dict[str, int]:
+    """Every subject of the stream that matches, with its number of messages; all pages."""
+    found: dict[str, int] = {}
+    while True:
+        info = await stream_info(bus, stream, subjects_filter=subjects_filter, offset=len(found))
+        page = info["state"].get("subjects") or {}
+        found.update(page)
+        if not page or len(found) >= int(info.get("total", 0)):
+            return found
+
+
+async def create_consumer(
+    bus: Bus,
+    stream: str,
+    name: str,
+    *,
+    filter_subject: str,
+    ack_wait_s: float,
+    max_ack_pending: int,
+    memory: bool = False,
+    inactive_s: float = 0.0,
+    max_deliver: int = -1,
+) -> None:
+    """Make a durable pull consumer with explicit acks; nothing happens when it is there with the same settings."""
+    config: dict[str, Any] = {
+        "name": name,
+        "durable_name": name,
+        "ack_policy": "explicit",
+        "deliver_policy": "all",
+        "filter_subject": filter_subject,
+        "ack_wait": int(ack_wait_s * streams.NS),
+        "max_ack_pending": max_ack_pending,
+        "max_deliver": max_deliver,
+        "mem_storage": memory,
+        "max_waiting": 512,
+    }
+    if inactive_s:
+        config["inactive_threshold"] = int(inactive_s * streams.NS)
+    body = {"stream_name": stream, "config": config}
+    await call(bus, f"CONSUMER.CREATE.{stream}.{name}.{filter_subject}", body, 10.0)
+
+
+async def delete_consumer(bus: Bus, stream: str, name: str) -> bool:
+    """Delete a consumer; False when there was none. What it held un-acked is delivered anew to the next one."""
+    try:
+        await call(bus, f"CONSUMER.DELETE.{stream}.{name}")
+    except StoreRefused as error:
+        if error.code in NOT_FOUND:
+            return False
+        raise
+    return True
+
+
+async def consumers(bus: Bus, stream: str) -> list[str]:
+    """The names of a stream's consumers."""
+    names: list[str] = []
+    while True:
+        reply = await call(bus, f"CONSUMER.NAMES.{stream}", {"offset": len(names)})
+        page = reply.get("consumers") or []
+        names += page
+        if not page or len(names) >= int(reply.get("total", 0)):
+            return names
+
+
+async def delete_message(bus: Bus, stream: str, seq: int) -> bool:
+    """Delete one stored message; False when it was gone already."""
+    try:
+        await call(bus, f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+    except StoreRefused as error:
+        if error.code in (*NOT_FOUND, 10043, 10057):
+            return False
+        raise
+    return True
+
+
+async def get_message(
+    bus: Bus, stream: str, *, seq: int = 0, last_by: str = "", next_by: str = "", timeout_s: float = 5.0
+) -> StoredMessage | None:
+    """One stored message, read from the stream's leader: by sequence, the last of a subject, or (with `next_by`, which may
+    hold wildcards) the first at or after `seq`. None when there is none."""
+    body: dict[str, Any] = {"last_by_subj": last_by} if last_by else {"seq": max(seq, 1)}
+    if next_by:
+        body["next_by_subj"] = next_by
+    try:
+        message = (await call(bus, f"STREAM.MSG.GET.{stream}", body, timeout_s))["message"]
+    except StoreRefused as error:
+        if error.code in NOT_FOUND:
+            return None
+        raise
+    return StoredMessage(
+        message["subject"],
+        int(message["seq"]),
+        base64.b64decode(message.get("data", "")),
+        message.get("time", ""),
+        base64.b64decode(message.get("hdrs", "")),
+    )
+
+
+async def multi_last(bus: Bus, stream: str, wanted: list[str], timeout_s: float = 5.0) -> list[StoredMessage]:
+    """The last message of each of these subjects, as far as there is one, read in batches."""
+    found: list[StoredMessage] = []
+    for start in range(0, len(wanted), MULTI_MAX):
+        found += await _batch(bus, stream, {"multi_last": wanted[start : start + MULTI_MAX]}, timeout_s)
+    return found
+
+
+async def read_all(bus: Bus, stream: str, subjects_filter: str, batch: int = 500) -> list[StoredMessage]:
+    """Every stored message that matches, by sequence. For reading a work queue without a consumer."""
+    found: list[StoredMessage] = []
+    seq = 1
+    while True:
+        body = {"seq": seq, "batch": batch, "next_by_subj": subjects_filter}
+        page = await _batch(bus, stream, body, 10.0)
+        found += page
+        if len(page) < batch:
+            return found
+        seq = page[-1].seq + 1
+
+
+async def _batch(bus: Bus, stream: str, body: dict[str, Any], timeout_s: float) -> list[StoredMessage]:
+    found: list[StoredMessage] = []
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_message(_subject: str, _reply: str, data: bytes, headers: bytes) -> None:
+        status = status_of(headers)
+        if not status:
+            found.append(
+                StoredMessage(
+                    header(headers, b"Nats-Subject").decode(),
+                    int(header(headers, b"Nats-Sequence") or 0),
+                    data,
+                    header(headers, b"Nats-Time-Stamp").decode(),
+                    headers,
+                )
+            )
+        elif not ended.done():
+            if status in (204, 404):
+                ended.set_result(None)
+            else:
+                ended.set_exception(
+                    StoreRefused(stream, status, headers[13:100].split(b"\r")[0].decode(errors="replace"))
+                )
+
+    inbox = bus.new_inbox()
+    subscription = await bus.subscribe(inbox, on_message)
+    try:
+        bus.publish(f"{API}.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
+        async with asyncio.timeout(timeout_s):
+            await ended
+    except TimeoutError:
+        raise Unreachable(f"reading {stream} took longer than {timeout_s:g} s") from None
+    finally:
+        await subscription.close()
+    return found
+
+
+def last_seq(info: dict[str, Any]) -> int:
+    """The last sequence that a stream has given out, from its `stream_info`."""
+    return int(info["state"]["last_seq"])
+
+
+__all__ = [
+    "API",
+    "FogError",
+    "StoredMessage",
+    "call",
+    "consumers",
+    "create_consumer",
+    "delete_consumer",
+    "delete_message",
+    "ensure_streams",
+    "get_message",
+    "last_seq",
+    "multi_last",
+    "read_all",
+    "stream_info",
+    "subjects",
+]

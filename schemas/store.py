@@ -1,0 +1,193 @@
+"""Publishing that the broker confirms: a bounded window, a retry with the same message id, an answer for every message.
+
+nats-py's own `publish_async` loses futures over a restart and swallows server errors; awaiting each publish costs a
+round trip. Here the answer comes to a callback, and what got none in `RETRY_S` (or was cut off by a reconnect) is said
+again with the same ``Nats-Msg-Id``, which the broker stores once within its duplicate window.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Struct
+
+from schemas.bus import Bus, is_no_responders
+from schemas.errors import BadInput, FogError, StoreRefused, Unreachable
+
+RETRY_S = 2.0
+SWEEP_S = 0.5
+WINDOW = 8192  # messages that may be unanswered at a time; more wait here in order
+WINDOW_BYTES = 32 << 20
+TRANSIENT = frozenset(
+    {10008, 10009, 10023, 10074, 10202}
+)  # JetStream is starting, has no leader, or is overloaded: try again
+
+
+class Ack(Struct, frozen=True):
+    """The broker's word: stored in `stream` as `seq`. `duplicate`: the message id was known, `seq` is the earlier one's."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+
+
+class _Error(Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _PubAck(Struct):
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    error: _Error | None = None
+
+
+def _passing(error: _Error) -> bool:
+    """Whether trying again can help. 10077 is any failure to store: *maximum …* is a limit of ours, the rest passes."""
+    return error.err_code in TRANSIENT or (error.err_code == 10077 and "maximum" not in error.description)
+
+
+OnAnswer = Callable[[Ack | FogError], None]
+_pub_ack = msgspec.json.Decoder(_PubAck).decode
+
+
+class _Post:
+    __slots__ = ("at", "data", "give_up", "headers", "on_answer", "subject", "token")
+
+    def __init__(self, subject: str, data: bytes, headers: bytes, on_answer: OnAnswer, give_up: float | None) -> None:
+        self.subject, self.data, self.headers, self.on_answer, self.give_up = subject, data, headers, on_answer, give_up
+        self.token = ""
+        self.at = 0.0
+
+
+class Store:
+    """JetStream publishing over one bus. Make it inside the running loop; `close()` it at the end."""
+
+    def __init__(self, bus: Bus, *, window: int = WINDOW) -> None:
+        self._bus = bus
+        self._window = window
+        self._open: dict[_Post, None] = {}
+        self._open_bytes = 0
+        self._queue: deque[_Post] = deque()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        bus.when_back(self.retry_now)
+
+    @property
+    def unanswered(self) -> int:
+        """Messages that wait for the broker's answer, sent or not."""
+        return len(self._open) + len(self._queue)
+
+    def post(
+        self,
+        subject: str,
+        data: bytes,
+        msg_id: str,
+        on_answer: OnAnswer,
+        *,
+        headers: bytes = b"",
+        give_up_s: float | None = None,
+    ) -> None:
+        """Publish; `on_answer` gets the Ack, StoreRefused, or (after `give_up_s`, never if None) Unreachable. Never waits."""
+        if msg_id:
+            headers = b"Nats-Msg-Id: " + msg_id.encode() + b"\r\n" + headers
+        give_up = None if give_up_s is None else self._loop.time() + give_up_s
+        post = _Post(subject, data, headers, on_answer, give_up)
+        if self._queue or len(self._open) >= self._window or self._open_bytes > WINDOW_BYTES:
+            self._queue.append(post)
+        else:
+            self._send(post)
+        if self._sweeper is None:
+            self._sweeper = self._loop.create_task(self._sweep())
+
+    async def put(
+        self, subject: str, data: bytes, *, msg_id: str = "", headers: bytes = b"", timeout_s: float = 10.0
+    ) -> Ack:
+        """Publish and wait. Raises StoreRefused, or Unreachable after `timeout_s` (it may be stored all the same)."""
+        answer: asyncio.Future[Ack] = self._loop.create_future()
+
+        def on_answer(said: Ack | FogError) -> None:
+            if answer.done():
+                return
+            if isinstance(said, Ack):
+                answer.set_result(said)
+            else:
+                answer.set_exception(said)
+
+        self.post(subject, data, msg_id, on_answer, headers=headers, give_up_s=timeout_s)
+        return await answer
+
+    def _send(self, post: _Post) -> None:
+        if post not in self._open:
+            self._open[post] = None
+            self._open_bytes += len(post.data)
+        post.at = self._loop.time()
+
+        def on_reply(data: bytes, headers: bytes) -> None:
+            self._answered(post, data, headers)
+
+        try:
+            post.token = self._bus.call(post.subject, post.data, on_reply, headers=post.headers)
+        except BadInput as error:
+            self._finish(post, error)
+
+    def _answered(self, post: _Post, data: bytes, headers: bytes) -> None:
+        if post not in self._open or is_no_responders(data, headers):
+            return  # no stream listens (a broker that starts): the sweep tries again
+        try:
+            said = _pub_ack(data)
+        except msgspec.MsgspecError:
+            return
+        if said.error is None:
+            self._finish(post, Ack(said.stream, said.seq, said.duplicate))
+        elif not _passing(said.error):
+            self._finish(post, StoreRefused(post.subject, said.error.err_code, said.error.description))
+
+    def _finish(self, post: _Post, answer: Ack | FogError) -> None:
+        if self._open.pop(post, 0) is None:
+            self._open_bytes -= len(post.data)
+        post.on_answer(answer)
+        while self._queue and len(self._open) < self._window and self._open_bytes <= WINDOW_BYTES:
+            self._send(self._queue.popleft())
+
+    def retry_now(self) -> None:
+        """Say everything unanswered again at once: the link is back."""
+        for post in list(self._open):
+            self._bus.hang_up(post.token)
+            self._send(post)
+
+    async def _sweep(self) -> None:
+        """Resend what got no answer. The oldest open post is first, so a pass costs only what is due."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = self._loop.time()
+            for post in [
+                p for p in self._open if now - p.at >= RETRY_S or (p.give_up is not None and now >= p.give_up)
+            ]:
+                self._bus.hang_up(post.token)
+                if post.give_up is not None and now >= post.give_up:
+                    self._finish(post, Unreachable(f"the broker did not confirm {post.subject}"))
+                elif self._bus.connected:
+                    self._send(post)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Wait until everything is answered; False when `timeout_s` ended first."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.unanswered:
+                    await self._bus.flush(timeout_s)
+                    await asyncio.sleep(0.005)
+        except (TimeoutError, Unreachable):
+            return False
+        return True
+
+    def close(self) -> None:
+        """Stop retrying. What is unanswered stays so."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None

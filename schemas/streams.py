@@ -1,0 +1,93 @@
+"""The streams, buckets and their settings: what the broker keeps, for how long, and what it refuses.
+
+Every figure that two processes rely on is in `schemas.limits`. Sizes in bytes; JetStream wants durations in nanoseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas import limits
+from schemas.subjects import ROOT
+
+TASKS = "FOG_TASKS"
+WORK = "FOG_WORK"
+OUTCOMES = "FOG_OUTCOMES"
+RESULTS = "FOG_RESULTS"
+EVENTS = "FOG_EVENTS"
+NODES = "FOG_nodes"
+LEASES = "FOG_leases"
+JOBS = "FOG_jobs"
+ARTIFACTS = "FOG_artifacts"
+
+NS = 1_000_000_000
+LEASE_MARKER_S = 60  # the mark that an expired lease leaves, so that its watchers see a revision
+
+_QUEUE: dict[str, Any] = {
+    "retention": "workqueue",
+    "storage": "file",
+    "discard": "new",  # a full queue refuses, it never forgets
+    "allow_direct": True,
+    "duplicate_window": int(limits.DUPLICATE_WINDOW_S * NS),
+}
+
+
+def configurations(replicas: int = 1) -> list[dict[str, Any]]:
+    """Every stream as JetStream's API wants it."""
+    streams = [
+        {"name": TASKS, "subjects": [f"{ROOT}.task.submit.>"], "max_msgs": 5_000_000, **_QUEUE},
+        # 2.15 caps a stream at 1000 consumers unless it says otherwise; there is one a node.
+        {"name": WORK, "subjects": [f"{ROOT}.work.>"], "max_msgs": 2_000_000, "max_consumers": 20_000, **_QUEUE},
+        {"name": OUTCOMES, "subjects": [f"{ROOT}.outcome.>"], "max_msgs": 1_000_000, **_QUEUE},
+        {
+            "name": RESULTS,
+            "subjects": [f"{ROOT}.result.>"],
+            "storage": "file",
+            # The first stored result counts: the broker itself refuses the second on a subject.
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "discard_new_per_subject": True,
+            "max_age": int(limits.RESULT_AGE_S * NS),
+            "max_bytes": limits.RESULTS_BYTES,
+            "allow_direct": True,
+            "duplicate_window": int(limits.DUPLICATE_WINDOW_S * NS),
+            "republish": {"src": f"{ROOT}.result.>", "dest": f"{ROOT}.done.>"},
+        },
+        {
+            "name": EVENTS,
+            "subjects": [f"{ROOT}.event.>"],
+            "storage": "file",
+            "discard": "old",
+            "max_age": int(limits.EVENT_AGE_S * NS),
+            "max_bytes": limits.EVENTS_BYTES,
+            "allow_direct": True,
+            "duplicate_window": int(limits.DUPLICATE_WINDOW_S * NS),
+        },
+        _bucket(NODES),
+        _bucket(JOBS, max_age=int(limits.OBJECT_AGE_S * NS)),
+        _bucket(LEASES, allow_msg_ttl=True, subject_delete_marker_ttl=LEASE_MARKER_S * NS),
+        {
+            "name": f"OBJ_{ARTIFACTS}",
+            "subjects": [f"$O.{ARTIFACTS}.C.>", f"$O.{ARTIFACTS}.M.>"],
+            "storage": "file",
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+            "max_age": int(limits.OBJECT_AGE_S * NS),
+        },
+    ]
+    return [{"num_replicas": replicas, **stream} for stream in streams]
+
+
+def _bucket(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": f"KV_{name}",
+        "subjects": [f"$KV.{name}.>"],
+        "storage": "file",
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "allow_direct": True,
+        **more,
+    }
