@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import time
+from collections import deque
 
 import msgspec
 import nkeys
@@ -117,7 +118,7 @@ class Beating:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._due: list[tuple[float, Player]] = []
+        self._due: deque[tuple[float, Player]] = deque()  # soonest first: all have the same interval
         self.sent, self.worst_s = 0, 0.0
 
     def add(self, player: Player) -> None:
@@ -129,21 +130,18 @@ class Beating:
     def spread(self) -> None:
         """Give everyone an own moment within the interval, never later than it was due."""
         now, step = time.monotonic(), limits.HEARTBEAT_S / len(self._due)
-        ordered = [player for _, player in sorted(self._due, key=lambda entry: entry[0])]
-        self._due = [(now + index * step, player) for index, player in enumerate(ordered)]
+        self._due = deque((now + index * step, player) for index, (_, player) in enumerate(self._due))
 
     async def run(self) -> None:
         """Send what is due, for ever."""
         while True:
             now = time.monotonic()
-            later = [(at, player) for at, player in self._due if at > now]
-            for at, player in self._due:
-                if at <= now:
-                    player.beat(self._bus)
-                    self.sent += 1
-                    self.worst_s = max(self.worst_s, now - at)
-                    later.append((at + limits.HEARTBEAT_S, player))
-            self._due = later
+            while self._due and self._due[0][0] <= now:
+                at, player = self._due.popleft()
+                player.beat(self._bus)
+                self.sent += 1
+                self.worst_s = max(self.worst_s, now - at)
+                self._due.append((at + limits.HEARTBEAT_S, player))
             await asyncio.sleep(TICK_S)
 
 
