@@ -1,4 +1,4 @@
-"""What a function's author needs: ``@node.function`` offers a typed function to the fleet, ``node.progress`` tells how far it is.
+"""For authors of functions: ``@node.function`` offers a typed one to the fleet, ``node.progress`` says how far it is.
 
 Nothing else is imported here: this package is loaded by every runner and by the daemon.
 """

@@ -23,7 +23,9 @@ class Attempt(Struct, eq=False):
     """One placement of a task that this node holds.
 
     `reply` acks its WORK message, `also` are replies of other messages that its end settles too. `rank` orders the queue:
-    higher priority first, then the older task, then the earlier message. `pace` names what its duration is learned by.
+    higher priority first, then the older task, then the earlier message. `pace` names what its duration is learned by. `key`
+    names its latest handing over to a runner; `inputs` are the fetched bytes of the blobs that it refers to, in order
+    (`fetched`: some of them from the object store).
     """
 
     task: Task
@@ -35,8 +37,10 @@ class Attempt(Struct, eq=False):
     place: Place = Place.QUEUED
     also: tuple[str, ...] = ()
     estimate_s: float = 0.0
+    key: int = 0
     started_at: float = 0.0
     inputs: tuple[bytes, ...] = ()
+    fetched: bool = False
 
     @property
     def placement(self) -> int:
@@ -52,10 +56,7 @@ class Attempt(Struct, eq=False):
 def attempt_of(task: Task, work: Work, seq: int, reply: str) -> Attempt:
     """The attempt that a decoded WORK message asks for."""
     run = task.run
-    if isinstance(run, CommandRun):
-        pace = "command"
-    else:
-        pace = f"map:{run.name}" if isinstance(run, MapRun) else run.name
+    pace = "command" if isinstance(run, CommandRun) else f"map:{run.name}" if isinstance(run, MapRun) else run.name
     return Attempt(task, work, seq, reply, (-task.priority, work.history.submitted_at, seq), pace)
 
 

@@ -106,9 +106,7 @@ class Desk:
         if not lane.line:
             return None
         lane.since = now
-        head = lane.line[0]
-        head.started_at = now
-        return head
+        return lane.line[0]
 
     def advance(self, lane: Lane, now: float, duration_s: float) -> Attempt | None:
         """The head is through after `duration_s`; returns the new head, just begun, or None: the lane is closed then."""
@@ -148,7 +146,10 @@ class Desk:
         return [
             lane
             for lane in self.lanes.open.values()
-            if lane.since is not None and lane.line and not lane.doom and now - lane.since >= lane.line[0].task.timeout_s
+            if lane.since is not None
+            and lane.line
+            and not lane.doom
+            and now - lane.since >= lane.line[0].task.timeout_s
         ]
 
     def stuck(self, now: float) -> list[Lane]:
@@ -200,7 +201,9 @@ class Desk:
 
     def waiting(self) -> list[Attempt]:
         """What is held and not handed to a runner, in the order of its turn."""
-        return sorted((a for a in self.held.values() if a.place in (Place.QUEUED, Place.FETCHING)), key=lambda a: a.rank)
+        return sorted(
+            (a for a in self.held.values() if a.place in (Place.QUEUED, Place.FETCHING)), key=lambda a: a.rank
+        )
 
     def everything(self) -> Iterator[Attempt]:
         """Every attempt here: waiting, running, and closing."""

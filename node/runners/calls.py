@@ -98,7 +98,9 @@ class Function:
         if parameter.kind is parameter.VAR_KEYWORD or (parameter.kind is parameter.KEYWORD_ONLY and optional):
             return
         if parameter.kind is parameter.KEYWORD_ONLY:
-            raise BadInput(self.name, f"its parameter {parameter.name} can only be given by keyword; arguments are a list")
+            raise BadInput(
+                self.name, f"its parameter {parameter.name} can only be given by keyword; arguments are a list"
+            )
         try:
             slot = Slot(parameter.name, annotation, optional)
         except TypeError as error:

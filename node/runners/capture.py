@@ -67,7 +67,7 @@ class Capture:
     def __init__(self, emit: Emit) -> None:
         for name, fd in (("stdout", 1), ("stderr", 2)):
             raw = _Stream(name, fd, emit)
-            text = io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)  # type: ignore[arg-type,unused-ignore]
+            text = io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)  # type: ignore[type-var]
             setattr(sys, name, text)
         self.pipes = [_Pipe(name, fd, emit) for name, fd in (("stdout", 1), ("stderr", 2))]
 

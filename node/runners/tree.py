@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 Process = tuple[int, str]  # pid, start mark
 
-_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has but one way
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has but one way
 
 
 def _linux_stat(pid: int) -> list[str]:
@@ -96,7 +96,7 @@ def kill_below(root: int) -> None:
         found = below(root)
         if not found:
             return
-        send(found, _KILL)
+        send(found, KILL)
 
 
 def kill(root: int) -> None:
@@ -104,9 +104,9 @@ def kill(root: int) -> None:
     kill_below(root)
     if sys.platform == "win32":
         with contextlib.suppress(OSError):
-            os.kill(root, _KILL)
+            os.kill(root, KILL)
         return
     for end in (os.killpg, os.kill):
         with contextlib.suppress(OSError):
-            end(root, _KILL)
-    send(in_session(root), _KILL)
+            end(root, KILL)
+    send(in_session(root), KILL)

@@ -1,0 +1,89 @@
+"""``python -m node``: what ``fog node`` runs. Exit codes: 0 left in order, 1 refused or failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from node.config import Settings, node_name, parser, settings
+from schemas.errors import BadInput, FogError
+
+USAGE, FAILED = 2, 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the daemon; returns the exit code."""
+    given = parser().parse_args(argv)
+    try:
+        told = settings(given)
+        if given.show:
+            return _show(told, given.json)
+        _log(told.log_level)
+        _run(told)
+    except BadInput as error:
+        print(f"fog node: {error}", file=sys.stderr)
+        return USAGE
+    except FogError as error:
+        print(f"fog node: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _log(level: str) -> None:
+    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+def _show(told: Settings, as_json: bool) -> int:
+    from node import show
+    from node.device import Device
+
+    device = Device(overrides=told.device)
+    print(show.as_json(device) if as_json else show.show(device))
+    return 0
+
+
+def _run(told: Settings) -> None:
+    from node.daemon import Daemon
+    from node.device import Device
+    from schemas.home import Home, resolve
+    from schemas.lock import Lock
+
+    name = node_name(told)
+    home = Path(told.home) if told.home else None
+    folder = Home.find(home).node(name)
+    lock = Lock(folder / "lock", f"node {name}")
+    try:
+        target = resolve(told.nats or None, Path(told.creds) if told.creds else None, home)
+        device = Device(overrides=told.device, broker_host=urlsplit(target.url.split(",")[0]).hostname or "")
+        if device.pretending:
+            logging.getLogger("fog.node").warning(
+                "PRETENDING: this device is played by the environment node=%s played=%s",
+                name,
+                ",".join(device.pretending),
+            )
+
+        async def run() -> None:
+            await Daemon(name, told, target, folder, device).run()
+
+        _loop_run(run())
+    finally:
+        lock.release()
+
+
+def _loop_run(main_: Coroutine[None, None, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main_)
+    else:
+        uvloop.run(main_)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

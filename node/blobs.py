@@ -1,0 +1,110 @@
+"""Large bytes: a task's inputs fetched before it is handed over, its large outputs stored before its result is posted."""
+
+from __future__ import annotations
+
+import asyncio
+
+from node.core.endings import Done
+from node.runners.frames import Finished
+from schemas import limits
+from schemas.objects import Objects
+from schemas.task import Blob, CommandRun, FunctionRun, MapRun, Task
+
+FETCHES = 8  # at a time
+HELD_MAX = 256 << 20  # fetched bytes that may wait for their turn; one attempt alone may have more
+
+
+def inputs_of(task: Task) -> tuple[Blob, ...]:
+    """The blobs that a task's call needs, in the order in which the runner gets them."""
+    run = task.run
+    if isinstance(run, FunctionRun):
+        return tuple(file.blob for file in run.files)
+    if isinstance(run, MapRun):
+        return (run.packed,) if run.packed is not None else run.files
+    assert isinstance(run, CommandRun)
+    return (run.stdin,) if run.stdin is not None else ()
+
+
+class Blobs:
+    """Fetches and stores, a bounded number and amount at a time."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._turns = asyncio.Semaphore(FETCHES)
+        self._held = 0
+        self._room = asyncio.Condition()
+
+    async def fetch(self, blobs: tuple[Blob, ...]) -> tuple[bytes, ...]:
+        """The bytes of all of them. Waits for room first; give it back by `release`. Raises FogError."""
+        size = sum(blob.size for blob in blobs)
+        async with self._room:
+            await self._room.wait_for(lambda: self._held == 0 or self._held + size <= HELD_MAX)
+            self._held += size
+        try:
+            return tuple(await asyncio.gather(*(self._one(blob) for blob in blobs)))
+        except BaseException:
+            await self.release(blobs)
+            raise
+
+    async def _one(self, blob: Blob) -> bytes:
+        if blob.data is not None:
+            return blob.data
+        async with self._turns:
+            return await self._objects.get(blob.ref)
+
+    async def release(self, blobs: tuple[Blob, ...]) -> None:
+        """Those bytes are no longer held."""
+        async with self._room:
+            self._held -= sum(blob.size for blob in blobs)
+            self._room.notify_all()
+
+    async def store(self, message: Finished) -> Done:
+        """The large parts of what finished, stored. Raises FogError."""
+        value, blob, packed = message.value, None, False
+        if message.blob is not None:
+            blob = await self._objects.blob(message.blob)
+        elif len(value) > limits.INLINE_MAX:
+            blob, value, packed = await self._objects.blob(value), b"", True
+        return done_of(message, value, blob, packed, await self._many(message.blobs or ()))
+
+    async def _many(self, blobs: tuple[bytes | None, ...]) -> tuple[Blob | None, ...]:
+        """Inline all of them when they fit together, else only what is about as small as a reference."""
+        inline = limits.INLINE_MAX if sum(len(data or b"") for data in blobs) <= limits.INLINE_MAX else 128
+        return tuple(await asyncio.gather(*(self._blob(data, inline) for data in blobs)))
+
+    async def _blob(self, data: bytes | None, inline: int) -> Blob | None:
+        if data is None:
+            return None
+        if len(data) <= inline:
+            return Blob(len(data), data)
+        async with self._turns:
+            return Blob(len(data), None, await self._objects.put(data))
+
+
+def is_small(message: Finished) -> bool:
+    """Whether nothing of it has to be stored apart."""
+    if len(message.value) > limits.INLINE_MAX or len(message.blob or b"") > limits.INLINE_MAX:
+        return False
+    return sum(len(data or b"") for data in message.blobs or ()) <= limits.INLINE_MAX
+
+
+def inline(message: Finished) -> Done:
+    """What finished, all of it inline."""
+    blob = None if message.blob is None else Blob(len(message.blob), message.blob)
+    blobs = tuple(None if data is None else Blob(len(data), data) for data in message.blobs or ())
+    return done_of(message, message.value, blob, False, blobs)
+
+
+def done_of(message: Finished, value: bytes, blob: Blob | None, packed: bool, blobs: tuple[Blob | None, ...]) -> Done:
+    """The parts put together."""
+    return Done(
+        message.duration_s,
+        value,
+        blob,
+        packed,
+        blobs,
+        message.errors,
+        message.exit_code,
+        message.stdout,
+        message.stderr,
+    )

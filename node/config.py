@@ -1,0 +1,153 @@
+"""What the node is told: flags over environment (``FOG_NODE_*``) over the configuration file over what is discovered."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from msgspec.structs import fields
+
+from schemas import limits
+from schemas.codec import convert
+from schemas.errors import BadInput
+from schemas.names import as_id, check_id
+
+ENV = "FOG_NODE_"
+DEVICE_ENV = "FOG_NODE_DEVICE_"
+KINDS_TO_ALLOW = ("command",)
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports": "import"}):
+    """A node's settings; the names are those of the configuration file. None and empty: not said.
+
+    `leave_grace_s`: how long running work may go on when the node is stopped. `device` overrides signals by field name.
+    """
+
+    name: str = ""
+    nats: str = ""
+    creds: str = ""
+    home: str = ""
+    labels: Annotated[dict[str, str], Meta(max_length=limits.LABELS_MAX)] = {}
+    imports: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    cores: Annotated[float, Meta(gt=0, le=4096)] | None = None
+    memory_mb: Annotated[int, Meta(ge=0)] | None = None
+    slots: Annotated[int, Meta(ge=1, le=limits.NODE_QUEUE_MAX)] | None = None
+    leave_grace_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    log_level: str = "info"
+    device: dict[str, Any] = {}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``fog node``."""
+    p = argparse.ArgumentParser(
+        prog="fog node", description="Offer this device to a fleet, until interrupted.", allow_abbrev=False
+    )
+    p.add_argument("--name", help="the node's id in the fleet (default: the host's name)")
+    p.add_argument("--nats", metavar="URL", help="the broker's address (default: the instance that runs in the home)")
+    p.add_argument("--creds", metavar="FILE", help="a fog.creds, or a NATS .creds file")
+    p.add_argument("--home", metavar="DIR", help="where this node's key and state lie (default: FOG_HOME)")
+    p.add_argument("--label", dest="labels", metavar="K=V", action="append", help="a label that tasks can ask for")
+    p.add_argument("--import", dest="imports", metavar="MODULE", action="append", help="offer this module's functions")
+    p.add_argument("--allow", choices=KINDS_TO_ALLOW, action="append", help="also run this kind of task")
+    p.add_argument("--config", metavar="FILE", help="a TOML file with these settings by name")
+    p.add_argument("--cores", metavar="N", help="cores that tasks may hold together (default: all)")
+    p.add_argument("--memory-mb", metavar="N", help="memory that tasks may hold together (default: half of it)")
+    p.add_argument("--slots", metavar="N", help="tasks that may run at a time (default: one a core)")
+    p.add_argument("--leave-grace-s", metavar="S", help="how long running work may go on when the node is stopped")
+    p.add_argument("--device", metavar="FIELD=VALUE", action="append", help="say what a signal of the device is")
+    p.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    p.add_argument("--show", action="store_true", help="print what this device is, and stop")
+    p.add_argument("--json", action="store_true", help="with --show: as JSON")
+    return p
+
+
+def settings(given: argparse.Namespace, env: Mapping[str, str] = os.environ) -> Settings:
+    """All sources put together. Raises BadInput that names the setting."""
+    table: dict[str, Any] = {}
+    path = given.config or env.get(f"{ENV}CONFIG", "")
+    if path:
+        table.update(_file(Path(path)))
+    table.update(_environment(env, table.get("device")))
+    for name in (field.encode_name for field in fields(Settings)):
+        value = getattr(given, "imports" if name == "import" else name, None)
+        if value is not None:
+            table[name] = _parsed(name, value, table.get(name))
+    found = convert(table, Settings)
+    for kind in found.allow:
+        if kind not in KINDS_TO_ALLOW:
+            raise BadInput("allow", f"{kind!r:.40} is none of {', '.join(KINDS_TO_ALLOW)}")
+    return found
+
+
+def node_name(given: Settings) -> str:
+    """The node's id: the one given, else made from the host's name."""
+    return check_id("name", given.name) if given.name else as_id(socket.gethostname(), "node")
+
+
+def _file(path: Path) -> dict[str, Any]:
+    import tomllib  # only those who have a file pay for it
+
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(str(path), str(error)) from None
+    known = {field.encode_name for field in fields(Settings)}
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise BadInput(unknown[0], f"{path} has no such setting", hint=f"the settings are {', '.join(sorted(known))}")
+    return table
+
+
+def _environment(env: Mapping[str, str], device: Any) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for name in (field.encode_name for field in fields(Settings) if field.encode_name != "device"):
+        value = env.get(f"{ENV}{name.upper()}", "")
+        if value:
+            table[name] = _parsed(name, value.split(",") if name in _LISTS else value, None)
+    signals = {name[len(DEVICE_ENV) :].lower(): text for name, text in env.items() if name.startswith(DEVICE_ENV)}
+    if signals:
+        table["device"] = {**(device or {}), **{name: _word(text) for name, text in signals.items()}}
+    return table
+
+
+_LISTS = ("labels", "import", "allow")
+
+
+def _parsed(name: str, value: Any, before: Any) -> Any:
+    """A flag's or variable's text as the file would have it; pairs are added to those of the file."""
+    if name in ("labels", "device"):
+        pairs = dict(_pair(name, text) for text in value)
+        return {**(before or {}), **({k: _word(v) for k, v in pairs.items()} if name == "device" else pairs)}
+    if name in ("import", "allow"):
+        return list(value)
+    if name in ("cores", "leave_grace_s", "memory_mb", "slots"):
+        try:
+            return int(value) if name in ("memory_mb", "slots") else float(value)
+        except ValueError:
+            raise BadInput(name, f"{value!r:.40} is not a number") from None
+    return value
+
+
+def _pair(name: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise BadInput(name, f"{text!r:.80} is not NAME=VALUE")
+    return key.strip(), value.strip()
+
+
+def _word(text: str) -> Any:
+    """A signal's value as text: true, false, a number, else the word itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

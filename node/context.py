@@ -1,0 +1,43 @@
+"""What every part of the daemon shares: who the node is at the moment, its broker, and what it counted."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from schemas.bus import Bus
+from schemas.errors import BadInput
+from schemas.membership import Offer
+from schemas.names import new_id
+from schemas.store import Store
+
+BAD_KEPT = 5  # of the latest bad messages, as the answer to `report` tells them
+
+
+@dataclass
+class Context:
+    """One node's identity and standing. `boot` is 0 until registered; `closed_to` says why no new work is wanted."""
+
+    node: str
+    bus: Bus
+    store: Store
+    offer: Offer
+    session: str = field(default_factory=new_id)
+    boot: int = 0
+    term: int = 0
+    seen_seq: int = 0
+    closed_to: str = ""
+    leaving: bool = False
+    bad_messages: int = 0
+    bad: deque[str] = field(default_factory=lambda: deque(maxlen=BAD_KEPT))
+
+    @property
+    def source(self) -> str:
+        """The node as CloudEvents name it."""
+        return f"/fog/node/{self.node}"
+
+    def note_bad(self, where: str, error: BadInput) -> None:
+        """Count a message that could not be understood."""
+        self.bad_messages += 1
+        self.bad.append(f"{where} at {time.time():.0f}: {error.message}"[:300])

@@ -1,0 +1,46 @@
+"""Heartbeats: which values changed since the last one, and when the next is due."""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+from msgspec.structs import fields
+
+from schemas.device import DeviceState
+
+JITTER = 0.1  # of the interval, both ways: a fleet that was started together must not beat together
+
+
+class Beats:
+    """The numbering and the deltas of one boot's heartbeats."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self._said: dict[str, object] = {}
+        self._names = [field.name for field in fields(DeviceState)]
+
+    def delta(self, state: DeviceState, full: bool) -> DeviceState:
+        """What to say of `state`: all of it when `full`, else only the values that differ from what was said before.
+
+        A value that is unset was not looked at, and leaves what was said in force.
+        """
+        changed: dict[str, object] = {}
+        for name in self._names:
+            value = getattr(state, name)
+            if value is UNSET:
+                if full and name in self._said:
+                    changed[name] = self._said[name]
+                continue
+            if full or name not in self._said or self._said[name] != value:
+                changed[name] = value
+                self._said[name] = value
+        return DeviceState(**changed)  # type: ignore[arg-type]
+
+    def next_seq(self) -> int:
+        """The number of the beat that is about to go out."""
+        self.seq += 1
+        return self.seq
+
+
+def wait_s(interval_s: float, chance: float) -> float:
+    """Seconds until the next beat: the interval ±10 %, by `chance` in 0..1."""
+    return interval_s * (1 - JITTER + 2 * JITTER * chance)

@@ -1,0 +1,184 @@
+"""The node daemon: its parts put together, from the first start of a runner to the last beat."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from node.blobs import Blobs
+from node.config import Settings
+from node.context import Context
+from node.core.desk import Desk
+from node.core.lanes import Room
+from node.device import Device
+from node.executor import Executor
+from node.identity import Identity
+from node.intake import Intake
+from node.member import Member
+from node.orders import Orders
+from node.outputs import Outputs
+from node.recorder import DROPPED, Recorder
+from schemas.bus import Bus
+from schemas.device import DeviceCapabilities, FunctionOffer
+from schemas.errors import FogError
+from schemas.limits import NODE_QUEUE_MAX
+from schemas.membership import Offer
+from schemas.objects import Objects
+from schemas.store import Store
+from schemas.target import Target
+
+log = logging.getLogger("fog.node")
+
+STOP_S = 2.0  # for runners to be gone after their grace, and again for the broker to take the last messages
+LEAVING = "the node is going down"
+
+
+def offer_of(settings: Settings, capabilities: DeviceCapabilities, functions: tuple[FunctionOffer, ...]) -> Offer:
+    """What the fleet may use: what was said, else all cores, half of the memory, and a slot a core."""
+    cores = settings.cores or float(capabilities.cpu_cores)
+    memory_mb = settings.memory_mb if settings.memory_mb is not None else (capabilities.ram_total_mb or 0) // 2
+    slots = settings.slots or min(NODE_QUEUE_MAX, max(1, int(cores)))
+    return Offer(cores, memory_mb, slots, settings.labels, functions, ("function", "map", *settings.allow))
+
+
+class Daemon:
+    """One node of the fleet, from `run` to a signal."""
+
+    def __init__(self, name: str, settings: Settings, target: Target, folder: Path, device: Device) -> None:
+        self._name, self._settings, self._target = name, settings, target
+        self._identity = Identity(folder)
+        self._device = device
+        self._stop = asyncio.Event()
+        self._parts_ready = False
+
+    async def run(self) -> None:
+        """Join and work until SIGTERM or SIGINT, then leave in order. Raises FogError when it cannot work at all."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, self._stop.set)
+        connecting = asyncio.create_task(
+            Bus.connect(self._target, name=self._name, on_lost=self._on_lost, on_back=self._on_back, wait=True)
+        )
+        bus = await self._unless_stopped(connecting)
+        if bus is None:
+            return
+        try:
+            await self._work(bus)
+        finally:
+            await bus.close()
+            self._device.close()
+
+    async def _unless_stopped(self, task: asyncio.Task[Bus]) -> Bus | None:
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        return None
+
+    async def _work(self, bus: Bus) -> None:
+        # The desk exists before its offer is known: a runner tells the functions.
+        capabilities = self._device.capabilities()
+        room_of = offer_of(self._settings, capabilities, ())
+        desk = Desk(Room(room_of.slots, room_of.cores, room_of.memory_mb))
+        store = Store(bus)
+        context = Context(self._name, bus, store, room_of)
+        blobs = Blobs(Objects(bus))
+        recorder = Recorder(context, desk, Outputs(context), blobs)
+        executor = Executor(desk, self._settings.imports, recorder)
+        self._store = store
+        try:
+            hello = await executor.pool.hello()
+            if hello.error:
+                raise FogError(hello.error, hint="correct the module, or leave --import out")
+            context.offer = offer_of(self._settings, capabilities, hello.offers)
+            self._member = member = Member(
+                context, desk, self._device, capabilities, self._identity, self._on_registered
+            )
+            self._orders = orders = Orders(context, desk, executor, recorder, member.beat)
+            self._intake = Intake(context, desk, executor, recorder, blobs)
+            self._registered = asyncio.Event()
+            await orders.start()
+            await member.start()
+            self._parts_ready = True
+            await self._serve(member)
+            await self._leave(context, executor)
+        finally:
+            await executor.pool.close()
+            store.close()
+
+    async def _serve(self, member: Member) -> None:
+        """Until told to stop; raises when membership or the intake fails for good."""
+        tasks = [
+            asyncio.create_task(member.keep_registered()),
+            asyncio.create_task(self._begin_intake()),
+            asyncio.create_task(self._stop.wait()),
+        ]
+        try:
+            while not self._stop.is_set():
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                tasks = [task for task in tasks if task not in done]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _begin_intake(self) -> None:
+        await self._registered.wait()
+        while True:
+            try:
+                await self._intake.start()
+                return
+            except FogError as error:
+                log.warning("cannot pull work yet error=%s", error.message)
+                await asyncio.sleep(1.0)
+
+    # What the parts tell.
+
+    def _on_registered(self, gone: tuple[str, ...]) -> None:
+        for task in gone:
+            log.warning("dropping what the coordinator does not count as ours task=%s", task)
+            self._orders.stop(task, DROPPED)
+        self._registered.set()
+
+    def _on_lost(self) -> None:
+        log.warning("the broker is gone url=%s", urlsplit(self._target.url).netloc.rpartition("@")[2])
+        self._device.set_latency(None)
+
+    def _on_back(self) -> None:
+        log.info("the broker is back")
+        if self._parts_ready:
+            self._store.retry_now()
+            if self._registered.is_set():
+                asyncio.get_running_loop().create_task(self._begin_intake()).add_done_callback(_log_failure)
+            self._member.again()
+
+    # Leaving.
+
+    async def _leave(self, context: Context, executor: Executor) -> None:
+        """Say so, hand back what waits, let what runs finish for a moment, hand back the rest, and see it all stored."""
+        begun = time.monotonic()
+        context.leaving = True
+        self._member.beat()
+        self._orders.close_to(LEAVING)
+        if not await executor.until_idle(self._settings.leave_grace_s):
+            executor.stop_all(LEAVING)
+            await executor.until_idle(STOP_S)
+        stored = await self._store.drain(STOP_S)
+        await self._intake.stop()
+        self._member.beat()
+        self._member.stop()
+        log.info("left node=%s after_s=%.1f stored=%s", context.node, time.monotonic() - begun, stored)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("pulling work failed error=%s", error)

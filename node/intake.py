@@ -1,0 +1,192 @@
+"""Taking in WORK messages: decoding them wholly, judging them at the desk, and sending each on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from node.blobs import Blobs, inputs_of
+from node.context import Context
+from node.core.attempts import Attempt, Place, Taken, attempt_of
+from node.core.desk import Desk
+from node.executor import Executor
+from node.recorder import Recorder
+from schemas import subjects
+from schemas.codec import Decoder
+from schemas.errors import BadInput, FogError
+from schemas.jetstream import create_consumer
+from schemas.limits import NODE_QUEUE_MAX, WORK_ACK_WAIT_S, WORK_PROGRESS_S
+from schemas.pull import Message, Puller, ack, progress
+from schemas.streams import WORK
+from schemas.task import CommandRun, FunctionRun, Task, TaskHead, Work
+
+log = logging.getLogger("fog.node.intake")
+
+BATCH = 128  # messages asked for at a time
+INACTIVE_S = 3600.0  # the broker forgets this node's consumer after this, not its work
+
+_work: Decoder[Work] = Decoder(Work)
+_task: Decoder[Task] = Decoder(Task)
+_head: Decoder[TaskHead] = Decoder(TaskHead)
+
+
+class Intake:
+    """The node's end of FOG_WORK."""
+
+    def __init__(self, context: Context, desk: Desk, executor: Executor, recorder: Recorder, blobs: Blobs) -> None:
+        self._context, self._desk, self._executor = context, desk, executor
+        self._recorder, self._blobs = recorder, blobs
+        self._fetching: set[asyncio.Task[None]] = set()
+        self._functions = frozenset(offer.name for offer in context.offer.functions)
+        self._prefix = subjects.work(context.node, "")
+        name = f"FOG_node_{context.node}"
+        self._consumer = name
+        self._puller = Puller(context.bus, WORK, name, self.on_message, batch=BATCH, on_missing=self._make_consumer)
+        self._alive: asyncio.Task[None] | None = None
+
+    # The consumer.
+
+    async def start(self) -> None:
+        """Make the consumer when it is missing, and pull. Idempotent: after a reconnect it asks again."""
+        if self._alive is not None:
+            self._puller.restart()
+            return
+        await self._make_consumer()
+        await self._puller.start()
+        self._alive = asyncio.create_task(self._say_alive())
+
+    async def _make_consumer(self) -> None:
+        await create_consumer(
+            self._context.bus,
+            WORK,
+            self._consumer,
+            filter_subject=subjects.work(self._context.node, ">"),
+            ack_wait_s=WORK_ACK_WAIT_S,
+            max_ack_pending=2 * NODE_QUEUE_MAX,
+            memory=True,
+            inactive_s=INACTIVE_S,
+        )
+
+    async def _say_alive(self) -> None:
+        while True:
+            await asyncio.sleep(WORK_PROGRESS_S)
+            for attempt in self._desk.everything():
+                for reply in (attempt.reply, *attempt.also):
+                    progress(self._context.bus, reply)
+
+    async def stop(self) -> None:
+        """Pull no more."""
+        if self._alive is not None:
+            self._alive.cancel()
+            await self._puller.stop()
+
+    # A message.
+
+    def on_message(self, message: Message) -> None:
+        """Queue it, adopt it, or end it at once. Never raises for what it contains."""
+        try:
+            work = _work(message.data)
+            task_id = self._task_id(message)
+            seq = message.seq
+        except (BadInput, ValueError, IndexError) as error:
+            self._bad(message, error)
+            return
+        self._context.seen_seq = max(self._context.seen_seq, seq)
+        try:
+            task = _task(work.task)
+        except BadInput as error:
+            self._unreadable(message, work, seq, error)
+            return
+        if task.id != task_id:
+            self._bad(message, BadInput("task.id", f"{task.id} came on the subject of {task_id:.80}"))
+            return
+        self._take(attempt_of(task, work, seq, message.reply))
+
+    def _task_id(self, message: Message) -> str:
+        if not message.subject.startswith(self._prefix):
+            raise BadInput("subject", "not one of this node's")
+        return message.subject[len(self._prefix) :]
+
+    def _bad(self, message: Message, error: Exception) -> None:
+        """Nothing can be done with it: it leaves the queue."""
+        problem = error if isinstance(error, BadInput) else BadInput("reply", "not a JetStream delivery")
+        log.warning("bad work message subject=%.200s error=%s", message.subject, problem.message)
+        self._context.note_bad("work", problem)
+        if message.reply:
+            message.term(self._context.bus, problem.message.replace("\r", " ").replace("\n", " "))
+
+    def _unreadable(self, message: Message, work: Work, seq: int, error: BadInput) -> None:
+        """A task whose head can be read, but not all of it: it fails, by the same rules as any other."""
+        try:
+            head = _head(work.task)
+        except BadInput:
+            self._bad(message, error)
+            return
+        self._context.note_bad("work", error)
+        run = FunctionRun("unreadable")
+        task = Task(head.id, head.submitter, run, priority=head.priority, needs=head.needs, timeout_s=head.timeout_s)
+        attempt = attempt_of(task, work, seq, message.reply)
+        if self._judged(attempt):
+            self._recorder.unfit(attempt, f"this task cannot be run: {error.message}")
+
+    def _judged(self, attempt: Attempt) -> bool:
+        """Show it to the desk; True when it is new here."""
+        taken, reply = self._desk.take(attempt)
+        if reply:
+            ack(self._context.bus, reply)
+        if taken is Taken.REBASED:
+            held = self._desk.held[attempt.task.id]
+            if held.started_at:
+                self._recorder.started(held)
+        return taken is Taken.NEW
+
+    def _take(self, attempt: Attempt) -> None:
+        if not self._judged(attempt):
+            return
+        if problem := self._problem(attempt.task):
+            self._recorder.refused(attempt, problem)
+        elif self._context.closed_to:
+            self._recorder.returned(attempt, self._context.closed_to, began=False)
+        elif blobs := inputs_of(attempt.task):
+            if all(blob.data is not None for blob in blobs):
+                attempt.inputs = tuple(blob.data or b"" for blob in blobs)
+                self._queue(attempt)
+            else:
+                attempt.place = Place.FETCHING
+                fetching = asyncio.create_task(self._fetch(attempt))
+                self._fetching.add(fetching)
+                fetching.add_done_callback(self._fetching.discard)
+        else:
+            self._queue(attempt)
+
+    def _queue(self, attempt: Attempt) -> None:
+        self._desk.queue(attempt)
+        self._executor.pump()
+
+    def _problem(self, task: Task) -> str:
+        """Why this node can never run it, or "" when it can."""
+        run, offer = task.run, self._context.offer
+        kind = "command" if isinstance(run, CommandRun) else "function" if isinstance(run, FunctionRun) else "map"
+        if kind not in offer.kinds:
+            hint = " (its owner can: --allow command)" if kind == "command" else ""
+            return f"this node does not run {kind} tasks{hint}"
+        if not isinstance(run, CommandRun) and run.name not in self._functions:
+            return f"this node offers no function {run.name}"
+        if not self._desk.lanes.ever_fits(task.needs.cores, task.needs.memory_mb):
+            return f"it needs more than this node offers ({offer.cores:g} cores, {offer.memory_mb} MiB)"
+        return ""
+
+    async def _fetch(self, attempt: Attempt) -> None:
+        blobs = inputs_of(attempt.task)
+        try:
+            inputs = await self._blobs.fetch(blobs)
+        except FogError as error:
+            if attempt.place is Place.FETCHING:
+                self._recorder.unfit(attempt, f"an input could not be fetched: {error.message}")
+            return
+        if attempt.place is not Place.FETCHING:  # cancelled, replaced or returned meanwhile
+            await self._blobs.release(blobs)
+            return
+        attempt.inputs = inputs
+        attempt.fetched = True
+        self._queue(attempt)

@@ -1,0 +1,210 @@
+"""Membership: registering with whoever coordinates, and heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from node.context import Context
+from node.core.beats import Beats, wait_s
+from node.core.desk import Desk
+from node.device import Device
+from node.identity import Identity
+from schemas import limits, subjects
+from schemas.codec import Decoder, encode
+from schemas.device import DeviceCapabilities
+from schemas.errors import BadInput, FogError, NoResponders, Refused, Unreachable
+from schemas.membership import AllReport, Heartbeat, Register, Registered
+
+log = logging.getLogger("fog.node.member")
+
+ASK_S = 3.0  # for the answer to one registration request
+RETRY_S = (0.2, 5.0)  # the first wait and the longest, with full jitter
+LOOK_AGAIN_S = 600.0  # capabilities are read again this often, and go out when they changed
+VERSION = "0.1.0"
+
+_registered: Decoder[Registered] = Decoder(Registered)
+_all_report: Decoder[AllReport] = Decoder(AllReport)
+
+
+class Member:
+    """Registers, and registers again when there is reason to. `on_registered(gone)` gets the held tasks not to be kept."""
+
+    def __init__(
+        self,
+        context: Context,
+        desk: Desk,
+        device: Device,
+        capabilities: DeviceCapabilities,
+        identity: Identity,
+        on_registered: Callable[[tuple[str, ...]], None],
+    ) -> None:
+        self._context, self._desk, self._device, self._identity = context, desk, device, identity
+        self._capabilities = capabilities
+        self._on_registered = on_registered
+        self._beats = Beats()
+        self._interval_s = limits.HEARTBEAT_S
+        self._due: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._delay_s = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    async def start(self) -> None:
+        """Listen for coordinators that ask everybody to report."""
+        await self._context.bus.subscribe(subjects.ALL_REPORT, self._on_all_report)
+
+    def _on_all_report(self, _subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
+        try:
+            call = _all_report(data)
+        except BadInput as error:
+            self._context.note_bad("all.report", error)
+            return
+        if call.term > self._context.term and self._context.boot:
+            self.again(random.uniform(0, min(max(0.0, call.spread_s), 60.0)))
+
+    # Registering.
+
+    def again(self, delay_s: float = 0.0) -> None:
+        """Register (again), after `delay_s`."""
+        self._delay_s = delay_s
+        self._wake.set()
+
+    async def keep_registered(self) -> None:
+        """Register now and whenever `again` asks; returns never. Raises Refused when the fleet does not want this node."""
+        while True:
+            await asyncio.sleep(self._delay_s)
+            self._wake.clear()
+            await self._register()
+            try:
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._until_changed()
+
+    async def _until_changed(self) -> None:
+        """Look at the capabilities on schedule; returns when they changed, or when `again` asks."""
+        while not self._wake.is_set():
+            found = self._device.capabilities()
+            if found != self._capabilities:
+                self._capabilities = found
+                return
+            try:
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _register(self) -> None:
+        attempt, told = 0, False
+        while True:
+            held = self._desk.report()
+            try:
+                answer = await self._ask(held=held)
+                break
+            except (Unreachable, BadInput) as error:
+                if not told:
+                    told = True
+                    why = "there is no coordinator yet" if isinstance(error, NoResponders) else error.message
+                    log.warning("waiting to be registered node=%s reason=%s", self._context.node, why)
+                attempt += 1
+                await asyncio.sleep(random.uniform(0, min(RETRY_S[1], RETRY_S[0] * 2.0 ** min(attempt, 10))))
+        self._accept(answer, tuple(one.task for one in held))
+
+    async def _ask(self, held: tuple[object, ...]) -> Registered:
+        context = self._context
+        request = Register(
+            node=context.node,
+            key=self._identity.key,
+            session=context.session,
+            capabilities=self._capabilities,
+            offer=context.offer,
+            state=self._device.state(time.time()),
+            held=held,  # type: ignore[arg-type]
+            version=VERSION,
+        )
+        subject = subjects.register(context.node)
+        answer = _registered(await context.bus.request(subject, encode(request), ASK_S))
+        if answer.challenge:
+            signature = self._identity.sign(context.node, context.session, answer.challenge)
+            request = replace(request, challenge=answer.challenge, signature=signature)
+            answer = _registered(await context.bus.request(subject, encode(request), ASK_S))
+        if answer.error:
+            raise Refused("registration-refused", answer.error, hint=answer.hint)
+        if answer.boot < 1:
+            raise Unreachable("the coordinator's answer to the registration is incomplete")
+        if answer.term < context.term:
+            raise Unreachable(f"a coordinator of the older term {answer.term} answered")
+        return answer
+
+    def _accept(self, answer: Registered, said: tuple[str, ...]) -> None:
+        context = self._context
+        if context.boot != answer.boot:
+            log.info("registered node=%s boot=%d term=%d", context.node, answer.boot, answer.term)
+        context.boot, context.term = answer.boot, max(context.term, answer.term)
+        self._interval_s = min(max(0.05, answer.interval_s), limits.SLEEP_MAX_S)
+        keep = frozenset(answer.keep)
+        self._on_registered(tuple(task for task in said if task not in keep))
+        self.beat(full=True)
+
+    # Heartbeats.
+
+    def beat(self, full: bool = False) -> None:
+        """Send a heartbeat now; the next one follows by itself."""
+        context = self._context
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if context.boot < 1:
+            return
+        try:
+            state = self._device.state(time.time())
+            context.bus.publish(subjects.heartbeat(context.node), encode(self._heartbeat(state_full=full, state=state)))
+        except (FogError, OSError, ValueError):
+            log.exception("a heartbeat could not be made")
+        wait = wait_s(self._interval_s, random.random())
+        if not context.leaving:
+            self._due = self._loop.call_later(wait, self._beat_by_itself)
+
+    def _heartbeat(self, *, state_full: bool, state: object) -> Heartbeat:
+        context = self._context
+        return Heartbeat(
+            node=context.node,
+            boot=context.boot,
+            seq=self._beats.next_seq(),
+            sent_at=time.time(),
+            next_due_s=self._interval_s * 1.1,
+            full=state_full,
+            draining=bool(context.closed_to) and not context.leaving,
+            leaving=context.leaving,
+            seen_seq=context.seen_seq,
+            held=self._desk.report(),
+            state=self._beats.delta(state, state_full),  # type: ignore[arg-type]
+            bad_messages=context.bad_messages,
+        )
+
+    def _beat_by_itself(self) -> None:
+        self._due = None
+        self.beat()
+        task = self._loop.create_task(self._measure())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _measure(self) -> None:
+        """The round trip to the broker, for the device's network quality."""
+        begun = time.perf_counter()
+        try:
+            await self._context.bus.flush()
+        except Unreachable:
+            self._device.set_latency(None)
+            return
+        self._device.set_latency(1000 * (time.perf_counter() - begun))
+
+    def stop(self) -> None:
+        """Beat no more."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None

@@ -1,0 +1,141 @@
+"""What others ask of the node: the coordinator's commands on ``node.<id>.<verb>``, fenced by its term."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from node.context import Context
+from node.core.attempts import Attempt
+from node.core.desk import Desk
+from node.executor import Executor
+from node.recorder import CANCELLED, DROPPED, Recorder
+from schemas import subjects
+from schemas.bus import Subscription
+from schemas.codec import Decoder, encode
+from schemas.errors import BadInput
+from schemas.membership import NodeAnswer, NodeCommand
+
+log = logging.getLogger("fog.node.orders")
+
+_command: Decoder[NodeCommand] = Decoder(NodeCommand)
+DRAINING = "the node is draining"
+
+
+class Orders:
+    """Carries out commands. `beat(full)` sends a heartbeat now."""
+
+    def __init__(
+        self, context: Context, desk: Desk, executor: Executor, recorder: Recorder, beat: Callable[[bool], None]
+    ) -> None:
+        self._context, self._desk, self._executor, self._recorder = context, desk, executor, recorder
+        self._beat = beat
+        self._subscription: Subscription | None = None
+        self._drain: asyncio.TimerHandle | None = None
+        self._verbs: dict[str, Callable[[NodeCommand], NodeAnswer]] = {
+            "probe": self._probe,
+            "report": self._report,
+            "cancel": self._cancel,
+            "drain": self._start_drain,
+            "resume": self._resume,
+            "giveback": self._give_back,
+        }
+
+    async def start(self) -> None:
+        """Listen."""
+        subject = subjects.command(self._context.node, "*")
+        self._subscription = await self._context.bus.subscribe(subject, self._on_message)
+
+    def _on_message(self, subject: str, reply: str, data: bytes, _headers: bytes) -> None:
+        verb = subjects.tail(subject, 1)[-1]
+        try:
+            answer = self._carry_out(verb, data)
+        except BadInput as error:
+            self._context.note_bad(f"command {verb:.40}", error)
+            answer = self._answer(ok=False, error=error.message)
+        if reply:
+            self._context.bus.publish(reply, encode(answer))
+
+    def _carry_out(self, verb: str, data: bytes) -> NodeAnswer:
+        do = self._verbs.get(verb)
+        if do is None:
+            raise BadInput("verb", f"{verb!r:.60} is none of {', '.join(self._verbs)}")
+        command = _command(data)
+        context = self._context
+        if command.term < context.term:
+            return self._answer(ok=False, error=f"term {command.term} is older than {context.term}, seen here")
+        context.term = command.term
+        return do(command)
+
+    def _answer(self, ok: bool = True, error: str = "", tasks: tuple[str, ...] = ()) -> NodeAnswer:
+        return NodeAnswer(self._context.node, self._context.boot, ok, error, tasks)
+
+    def _probe(self, _command: NodeCommand) -> NodeAnswer:
+        return self._answer()
+
+    def _report(self, _command: NodeCommand) -> NodeAnswer:
+        """A full heartbeat now; the answer tells the latest bad messages in `error`."""
+        self._beat(True)
+        return self._answer(error="; ".join(self._context.bad))
+
+    def _cancel(self, command: NodeCommand) -> NodeAnswer:
+        """Answered at once: from now on this node publishes no end of these. `tasks`: those that were here."""
+        wanted = {command.task, *command.tasks} - {""}
+        if not wanted:
+            raise BadInput("task", "a cancel names none")
+        here = tuple(task for task in wanted if self.stop(task, CANCELLED))
+        return self._answer(tasks=here)
+
+    def stop(self, task: str, why: str) -> bool:
+        """End what is held of the task: at once when it waits, within a second when it runs. False: nothing is held."""
+        attempt = self._desk.held.get(task)
+        if attempt is None:
+            return False
+        if self._executor.stop(task, why):
+            return True
+        self._end_waiting(attempt, why)
+        return True
+
+    def _end_waiting(self, attempt: Attempt, why: str) -> None:
+        if why == CANCELLED:
+            self._recorder.cancelled(attempt)
+        elif why == DROPPED:
+            self._recorder.dropped(attempt)
+        else:
+            self._recorder.returned(attempt, why, began=False)
+
+    def _start_drain(self, command: NodeCommand) -> NodeAnswer:
+        """Hand back what waits now, and what still runs after `deadline_s`."""
+        why = command.reason or DRAINING
+        self.close_to(why)
+        loop = asyncio.get_running_loop()
+        if self._drain is not None:
+            self._drain.cancel()
+        self._drain = loop.call_later(max(0.0, command.deadline_s), self._executor.stop_all, why)
+        self._beat(False)
+        return self._answer(tasks=tuple(attempt.task.id for attempt in self._desk.held.values()))
+
+    def close_to(self, why: str) -> None:
+        """Take no more work, and hand back what waits."""
+        self._context.closed_to = why
+        for attempt in self._desk.waiting():
+            self._recorder.returned(attempt, why, began=False)
+
+    def _resume(self, _command: NodeCommand) -> NodeAnswer:
+        """Take work again."""
+        if self._drain is not None:
+            self._drain.cancel()
+            self._drain = None
+        if not self._context.leaving:
+            self._context.closed_to = ""
+        self._beat(False)
+        return self._answer()
+
+    def _give_back(self, command: NodeCommand) -> NodeAnswer:
+        """Hand back those of the named tasks that wait; `tasks` of the answer are they."""
+        wanted = {command.task, *command.tasks}
+        back = [attempt for attempt in self._desk.waiting() if attempt.task.id in wanted]
+        for attempt in back:
+            self._recorder.returned(attempt, command.reason or "asked back", began=False)
+        return self._answer(tasks=tuple(attempt.task.id for attempt in back))

@@ -1,0 +1,231 @@
+"""How attempts end on the wire: the started event, the result or the outcome, and only then the ack of the WORK message."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import partial
+
+from msgspec.structs import replace
+
+from node.blobs import Blobs, inline, inputs_of, is_small
+from node.context import Context
+from node.core.attempts import Attempt
+from node.core.desk import Desk
+from node.core.endings import Done, Ending, outcome_of, result_by_passed, result_of
+from node.outputs import Outputs
+from node.runners.frames import Failed, Finished, Printed, Progressed
+from schemas import subjects
+from schemas.codec import encode
+from schemas.errors import FogError, StoreRefused
+from schemas.event import CloudEvent, TaskEvent, rfc3339
+from schemas.pull import ack
+from schemas.store import Ack
+from schemas.task import OutcomeKind, Result
+
+log = logging.getLogger("fog.node.recorder")
+
+HEADERS_ROOM = 512  # bytes of a message's limit that its headers may take
+AGAIN_S = 5.0  # until what the broker refused (a full stream) is tried again
+TOO_LARGE = 10054  # the err_code of a message that is larger than its stream allows
+CANCELLED, DROPPED, TIMEOUT = "cancelled", "dropped", "timeout"
+STDERR_SHOWN = 600  # characters of a failed command's stderr that its error carries
+
+
+class Recorder:
+    """The executor's `Sink`, and where attempts end that were never handed over."""
+
+    def __init__(self, context: Context, desk: Desk, outputs: Outputs, blobs: Blobs) -> None:
+        self._context, self._desk, self._outputs, self._blobs = context, desk, outputs, blobs
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._moment = (0.0, "")
+        self.results = 0
+        self.outcomes = 0
+
+    # What the executor tells.
+
+    def started(self, attempt: Attempt) -> None:
+        """Say so, without waiting for the broker's answer."""
+        task, history, context = attempt.task, attempt.work.history, self._context
+        key = f"{task.id}.{history.placement}.started"
+        data = TaskEvent(task.id, task.submitter, context.node, history.placement, history.attempts + 1)
+        event = CloudEvent(
+            key, context.source, "fog.task.started", self._stamp(attempt.started_at), data, subject=task.id,
+            fogterm=attempt.work.term,
+        )  # fmt: skip
+        headers = b"Nats-Msg-Id: %b\r\n" % key.encode()
+        context.bus.publish(subjects.event("task.started", task.id), encode(event), headers=headers)
+
+    def _stamp(self, at: float) -> str:
+        at = round(at, 3)
+        if self._moment[0] != at:
+            self._moment = (at, rfc3339(at))
+        return self._moment[1]
+
+    def printed(self, attempt: Attempt, message: Printed | Progressed) -> None:
+        """Stream it."""
+        self._outputs.add(attempt, message)
+
+    def finished(self, attempt: Attempt, message: Finished) -> None:
+        """A result; of a command that exited otherwise than 0, a failed attempt."""
+        if message.exit_code:
+            said = message.stderr.strip()[-STDERR_SHOWN:]
+            error = f"exit code {message.exit_code}" + (f"\n{said}" if said else "")
+            self._end(
+                attempt,
+                Ending(OutcomeKind.FAILED, "failed", error, True, message.exit_code, message.stdout, message.stderr),
+            )
+        elif result_by_passed(attempt, time.time()):
+            self._end(
+                attempt, Ending(OutcomeKind.RETURNED, "returned", "finished later than its result could count", True)
+            )
+        elif is_small(message):
+            self._close(attempt)
+            self._post_result(attempt, inline(message))
+        else:
+            self._close(attempt)
+            self._spawn(self._store_then_post(attempt, message))
+
+    def failed(self, attempt: Attempt, message: Failed) -> None:
+        """A failed attempt."""
+        self._end(attempt, Ending(OutcomeKind.FAILED, "failed", message.error, True))
+
+    def died(self, attempt: Attempt, how: str, began: bool) -> None:
+        """A failed attempt: a task that kills its runner must not be tried for ever."""
+        self._end(attempt, Ending(OutcomeKind.FAILED, "failed", how, began))
+
+    def stopped(self, attempt: Attempt, why: str, began: bool) -> None:
+        """By its timeout: failed. Cancelled: the coordinator records it. Dropped: it lives elsewhere. Else returned."""
+        if why == TIMEOUT:
+            error = f"stopped after its timeout of {attempt.task.timeout_s:g} s"
+            self._end(attempt, Ending(OutcomeKind.FAILED, "timeout", error, began))
+        elif why == CANCELLED:
+            self.cancelled(attempt)
+        elif why == DROPPED:
+            self.dropped(attempt)
+        else:
+            self.returned(attempt, why, began)
+
+    # Ends without a run.
+
+    def cancelled(self, attempt: Attempt) -> None:
+        """Say nothing, and let its WORK message go."""
+        self._close(attempt)
+        self._ack(self._desk.settle(attempt, final=True))
+
+    def dropped(self, attempt: Attempt) -> None:
+        """Say nothing and leave its WORK message, if there still is one, to whoever owns it."""
+        self._outputs.end(attempt)
+        self._let_go(attempt)
+        self._desk.forget(attempt)
+
+    def returned(self, attempt: Attempt, why: str, began: bool) -> None:
+        """Hand it back for others."""
+        self._end(attempt, Ending(OutcomeKind.RETURNED, "returned", why, began))
+
+    def refused(self, attempt: Attempt, why: str) -> None:
+        """It can never run here."""
+        self._end(attempt, Ending(OutcomeKind.REFUSED, "refused", why, False))
+
+    def unfit(self, attempt: Attempt, why: str) -> None:
+        """It cannot be run at all: bad content, missing inputs."""
+        self._end(attempt, Ending(OutcomeKind.FAILED, "failed", why, False))
+
+    # The two ways to the store.
+
+    def _end(self, attempt: Attempt, ending: Ending) -> None:
+        self._close(attempt)
+        self._post_outcome(attempt, ending)
+
+    def _close(self, attempt: Attempt) -> None:
+        self._outputs.end(attempt)
+        self._let_go(attempt)
+        self._desk.close(attempt)
+
+    def _let_go(self, attempt: Attempt) -> None:
+        attempt.inputs = ()
+        if attempt.fetched:
+            attempt.fetched = False
+            self._spawn(self._blobs.release(inputs_of(attempt.task)))
+
+    async def _store_then_post(self, attempt: Attempt, message: Finished) -> None:
+        try:
+            done = await self._blobs.store(message)
+        except FogError as error:
+            why = f"its result could not be stored: {error.message}"
+            self._post_outcome(attempt, Ending(OutcomeKind.FAILED, "failed", why, True))
+            return
+        self._post_result(attempt, done)
+
+    def _post_result(self, attempt: Attempt, done: Done) -> None:
+        data = self._fitting(result_of(attempt, done, self._context.node))
+        if data is None:
+            errors = f"; {len(done.errors)} items failed, the first: {done.errors[0][1]}" if done.errors else ""
+            why = f"its result is larger than a message may be{errors}"
+            self._post_outcome(attempt, Ending(OutcomeKind.FAILED, "failed", why, True))
+            return
+        self.results += 1
+        self._store_result(attempt, data)
+
+    def _store_result(self, attempt: Attempt, data: bytes) -> None:
+        task = attempt.task
+        self._context.store.post(
+            subjects.result(task.submitter, task.id),
+            data,
+            f"{task.id}.{attempt.placement}.result",
+            partial(self._result_answered, attempt, data),
+        )
+
+    def _fitting(self, result: Result) -> bytes | None:
+        limit = self._context.bus.max_payload - HEADERS_ROOM
+        data = encode(result)
+        if len(data) > limit and result.errors:
+            data = encode(replace(result, errors=result.errors[-1:]))
+        return data if len(data) <= limit else None
+
+    def _result_answered(self, attempt: Attempt, data: bytes, answer: Ack | FogError) -> None:
+        if isinstance(answer, Ack) or (isinstance(answer, StoreRefused) and answer.exists):
+            self._ack(self._desk.settle(attempt, final=True))
+        elif isinstance(answer, StoreRefused) and answer.code != TOO_LARGE:
+            log.error("a result was refused, trying again task=%s error=%s", attempt.task.id, answer.message)
+            asyncio.get_running_loop().call_later(AGAIN_S, self._store_result, attempt, data)
+        else:
+            why = f"its result was refused: {answer.message}"
+            self._post_outcome(attempt, Ending(OutcomeKind.FAILED, "failed", why, True))
+
+    def _post_outcome(self, attempt: Attempt, ending: Ending) -> None:
+        context = self._context
+        outcome = outcome_of(attempt, ending, context.node, context.boot, time.time())
+        data = encode(outcome)
+        if len(data) > context.bus.max_payload - HEADERS_ROOM:
+            history = replace(outcome.history, errors=outcome.history.errors[-1:])
+            data = encode(replace(outcome, history=history, stdout="", stderr=""))
+        self.outcomes += 1
+        self._post(attempt, data)
+
+    def _post(self, attempt: Attempt, data: bytes) -> None:
+        task = attempt.task
+        self._context.store.post(
+            subjects.outcome(self._context.node, task.id),
+            data,
+            f"{task.id}.{attempt.placement}.outcome",
+            partial(self._outcome_answered, attempt, data),
+        )
+
+    def _outcome_answered(self, attempt: Attempt, data: bytes, answer: Ack | FogError) -> None:
+        if isinstance(answer, Ack):
+            self._ack(self._desk.settle(attempt, final=False))
+            return
+        log.error("an outcome was refused, trying again task=%s error=%s", attempt.task.id, answer.message)
+        asyncio.get_running_loop().call_later(AGAIN_S, self._post, attempt, data)
+
+    def _ack(self, replies: tuple[str, ...]) -> None:
+        for reply in replies:
+            if reply:
+                ack(self._context.bus, reply)
+
+    def _spawn(self, work: object) -> None:
+        task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type,var-annotated]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

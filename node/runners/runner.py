@@ -1,0 +1,167 @@
+"""The daemon's side of one runner: its process, its socket, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from node.core.lanes import Lane
+from node.runners import tree
+from node.runners.frames import FRAME_MAX, HEAD, FromRunner, ToRunner, decode_from_runner, frame
+from schemas.procs import how_it_ended
+
+log = logging.getLogger("fog.node.runner")
+
+RECV_MAX = 1 << 18
+GRACE_S = 0.5  # between TERM and KILL
+WAIT_S = 0.01  # between two looks for the exit code of a process whose socket has closed
+
+
+class Runner:
+    """A child process that runs one thing at a time. `lane` is what it works on now; `ready` once it said hello."""
+
+    def __init__(
+        self,
+        modules: tuple[str, ...],
+        on_message: Callable[[Runner, FromRunner], None],
+        on_gone: Callable[[Runner, str], None],
+    ) -> None:
+        self.lane: Lane | None = None
+        self.ready = False
+        self.idle_since = 0.0
+        self.error = ""
+        self._on_message, self._on_gone = on_message, on_gone
+        self._loop = asyncio.get_running_loop()
+        self._in = bytearray()
+        self._out: list[ToRunner] = []
+        self._unsent = bytearray()
+        self._stopping = False
+        self._gone = False
+        self._sock, self._process = self._spawn(modules)
+        self.pid = self._process.pid
+        self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def _spawn(self, modules: tuple[str, ...]) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        more: dict[str, Any] = {}
+        if sys.platform == "win32":
+            theirs.set_inheritable(True)
+            startup = subprocess.STARTUPINFO()
+            startup.lpAttributeList = {"handle_list": [theirs.fileno()]}
+            more["startupinfo"] = startup
+        else:
+            more.update(pass_fds=(theirs.fileno(),), start_new_session=True)
+        argv = [sys.executable, "-m", "node.runners.child", str(theirs.fileno()), *modules]
+        with theirs:
+            return ours, subprocess.Popen(argv, stdin=subprocess.DEVNULL, **more)
+
+    # Talking.
+
+    def send(self, messages: list[ToRunner]) -> None:
+        """Give it these, with whatever else is given in this turn of the event loop, in one frame."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out += messages
+
+    def _flush(self) -> None:
+        if self._gone or not self._out:
+            return
+        empty = not self._unsent
+        self._unsent += frame(self._out)
+        self._out = []
+        if empty:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            del self._unsent[: self._sock.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            return  # the reader sees its end
+        if self._unsent:
+            self._loop.add_writer(self._sock.fileno(), self._write)
+        else:
+            self._loop.remove_writer(self._sock.fileno())
+
+    def _readable(self) -> None:
+        try:
+            block = self._sock.recv(RECV_MAX)
+        except BlockingIOError:
+            return
+        except OSError:
+            block = b""
+        if not block:
+            self._closed()
+            return
+        self._in += block
+        try:
+            self._parse()
+        except Exception:
+            log.exception("a runner said something unreadable pid=%s", self.pid)
+            self._in.clear()
+            self.kill()
+
+    def _parse(self) -> None:
+        data, at = self._in, 0
+        while len(data) - at >= HEAD:
+            size = int.from_bytes(data[at : at + HEAD], "big")
+            if size > FRAME_MAX:
+                raise ValueError(f"a frame of {size} bytes")
+            if len(data) - at < HEAD + size:
+                break
+            messages = decode_from_runner(bytes(data[at + HEAD : at + HEAD + size]))
+            at += HEAD + size
+            for message in messages:
+                self._on_message(self, message)
+        if at:
+            del data[:at]
+
+    # Ending.
+
+    def stop(self) -> None:
+        """Stop it and everything below it: TERM, CONT, and after `GRACE_S` KILL. `on_gone` tells when it is over."""
+        if self._stopping or self._gone:
+            return
+        self._stopping = True
+        tree.ask_to_stop(self.pid)
+        self._loop.call_later(GRACE_S, self.kill)
+
+    def kill(self) -> None:
+        """Stop it now."""
+        self._stopping = True
+        if self._process.returncode is None:
+            tree.kill(self.pid)
+
+    def close(self) -> None:
+        """It is idle and not needed: its end of the socket tells it to go."""
+        self._stopping = True
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _closed(self) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        self._await_exit(100)
+
+    def _await_exit(self, looks: int) -> None:
+        code = self._process.poll()
+        if code is None and looks > 0:
+            self._loop.call_later(WAIT_S, self._await_exit, looks - 1)
+            return
+        if code is None:
+            tree.kill(self.pid)
+            code = self._process.wait()
+        tree.send(tree.in_session(self.pid), tree.KILL)
+        self._on_gone(self, self.error or f"the runner ended: {how_it_ended(code)}")
