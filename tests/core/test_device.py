@@ -368,6 +368,15 @@ def test_names_of_any_bytes_in_sysfs_do_no_harm(beside: str, name: bytes) -> Non
         whole(mine.state(0.0), STATE)
 
 
+def test_a_battery_with_a_name_that_is_no_text_is_read_and_its_source_can_be_sent(tmp_path: Path) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), b"sys/class/power_supply/B\xff\nT")
+    os.makedirs(folder)
+    plant(Path(os.fsdecode(folder)), {"type": "Battery", "capacity": "70"})
+    how = device(tmp_path).state(0.0)
+    whole(how, STATE)
+    assert how.battery_percent == 70
+
+
 # Showing
 
 
