@@ -93,14 +93,26 @@ class Broker:
         return broker
 
     @classmethod
-    def serve(cls, folder: Path, accounts: Sequence[Account], *, host: str, port: int, seed: str = "") -> Broker:
-        """Run a server in `folder` with these accounts, and return once it takes connections; `seed` is for `target`."""
+    def serve(
+        cls,
+        folder: Path,
+        accounts: Sequence[Account],
+        *,
+        host: str,
+        port: int,
+        seed: str = "",
+        store_bytes: int | None = None,
+    ) -> Broker:
+        """Run a server in `folder` with these accounts, and return once it takes connections.
+
+        `seed` is for `target`; `store_bytes` as in `render`.
+        """
         program = find_server()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for stale in folder.glob("*.ports"):
             stale.unlink(missing_ok=True)
         config = folder / "nats.conf"
-        config.write_text(render(accounts, host=host, port=port, folder=folder), "utf-8")
+        config.write_text(render(accounts, host=host, port=port, folder=folder, store_bytes=store_bytes), "utf-8")
         config.chmod(0o600)
         with (folder / "start.log").open("wb") as early:  # what it says before it opens its own log
             process = spawn([program, "-c", config], stdout=early, stderr=early)

@@ -22,10 +22,11 @@ class Account:
     user: str
 
 
-def render(accounts: Sequence[Account], *, host: str, port: int, folder: Path) -> str:
+def render(accounts: Sequence[Account], *, host: str, port: int, folder: Path, store_bytes: int | None = None) -> str:
     """The configuration of a server on `host`:`port` that keeps everything in `folder`. Nobody gets in without a key.
 
     Each account has JetStream, and hears on `subjects.DISCONNECTS` when one of its own clients' connections ends.
+    Streams may reserve `store_bytes` together; None leaves that to the server: three quarters of the free disk.
     """
     quote = json.dumps  # NATS strings follow JSON's rules for what we put in them
     return f"""# Written at each start; changes are lost.
@@ -36,7 +37,7 @@ logfile_size_limit: {LOG_BYTES}
 logfile_max_num: {LOG_FILES}
 ping_interval: "{PING_INTERVAL}"
 jetstream {{
-  store_dir: {quote(str(folder / "store"))}
+  store_dir: {quote(str(folder / "store"))}{f"{chr(10)}  max_file_store: {store_bytes}" if store_bytes else ""}
   # One consumer a node; the server's own default ends at 1000 a stream.
   limits {{ default_max_consumers: -1 }}
 }}

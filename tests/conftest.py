@@ -12,6 +12,7 @@ from coordinator.broker_config import Account
 from schemas.creds import Creds, new_seed, public_key, write_creds
 from schemas.target import Target
 
+STORE_BYTES = 1 << 50  # streams *reserve* their greatest size: a hundred accounts' worth exceeds many a disk
 ACCOUNTS = 100  # of one server; when they are used up, the next one starts
 
 
@@ -33,7 +34,7 @@ class BrokerPool:
         seeds = {f"T{i:03d}": new_seed() for i in range(ACCOUNTS)}
         accounts = [Account(name, public_key(seed)) for name, seed in seeds.items()]
         folder = self._folder / str(len(self.brokers))
-        broker = Broker.serve(folder, accounts, host=LOOPBACK, port=any_free(LOOPBACK))
+        broker = Broker.serve(folder, accounts, host=LOOPBACK, port=any_free(LOOPBACK), store_bytes=STORE_BYTES)
         self.brokers.append(broker)
         self._targets = [Target(broker.url, seed=seed) for seed in seeds.values()]
 
