@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from schemas.procs import start_mark
 
@@ -19,3 +21,18 @@ def until(condition: Callable[[], object], timeout_s: float = 10.0, what: str = 
 def gone(pid: int) -> bool:
     """Whether no process with this pid runs (a zombie does not)."""
     return not start_mark(pid)
+
+
+async def eventually(
+    condition: Callable[[], object | Awaitable[object]], timeout_s: float = 15.0, what: str = "the condition"
+) -> None:
+    """`until` for tests that live in the event loop; the condition may be a coroutine function."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        holds = condition()
+        if inspect.isawaitable(holds):
+            holds = await holds
+        if holds:
+            return
+        assert time.monotonic() < deadline, f"{what} did not hold within {timeout_s} s"
+        await asyncio.sleep(0.01)

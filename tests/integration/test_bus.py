@@ -1,0 +1,245 @@
+"""The bus and what stands on it, against the real broker: nothing confirmed is lost, nothing is stored twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from coordinator.broker import Broker
+from schemas import jetstream, streams, subjects
+from schemas.bus import Bus
+from schemas.errors import BadInput, Conflict, NoResponders, StoreRefused, Unreachable
+from schemas.kv import Kv
+from schemas.objects import ObjectMissing, Objects
+from schemas.pull import Message, Puller
+from schemas.store import Ack, Store
+from schemas.target import Target
+from tests.until import eventually
+
+
+@pytest.fixture
+async def bus(target: Target) -> AsyncIterator[Bus]:
+    bus = await Bus.connect(target, name="test")
+    await jetstream.ensure_streams(bus)
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture
+async def store(bus: Bus) -> AsyncIterator[Store]:
+    store = Store(bus)
+    yield store
+    store.close()
+
+
+async def make_consumer(bus: Bus) -> None:
+    await jetstream.create_consumer(
+        bus, streams.TASKS, "FOG_t", filter_subject=subjects.submit(3, "u", ">"), ack_wait_s=60, max_ack_pending=5000
+    )
+
+
+async def test_making_the_streams_twice_changes_nothing(bus: Bus) -> None:
+    before = await jetstream.stream_info(bus, streams.RESULTS)
+    await jetstream.ensure_streams(bus)
+    after = await jetstream.stream_info(bus, streams.RESULTS)
+    assert before["config"] == after["config"]
+    assert before["created"] == after["created"]
+
+
+async def test_the_first_stored_result_counts_and_the_second_is_refused_by_the_broker(bus: Bus, store: Store) -> None:
+    """Also against a publisher that gives no message id and expects nothing."""
+    subject = subjects.result("u", "t1")
+    heard: list[bytes] = []
+    await bus.subscribe(subjects.done("u", "*"), lambda _s, _r, data, _h: heard.append(data))
+    await store.put(subject, b'"first"')
+    with pytest.raises(StoreRefused) as refused:
+        await store.put(subject, b'"second"')
+    assert refused.value.exists
+    await bus.flush()
+    assert heard == [b'"first"']
+    kept = await jetstream.multi_last(bus, streams.RESULTS, [subject, subjects.result("u", "other")])
+    assert [message.data for message in kept] == [b'"first"']
+
+
+async def test_a_message_id_is_stored_once(bus: Bus, store: Store) -> None:
+    first = await store.put(subjects.submit(3, "u", "t1"), b"1", msg_id="t1")
+    again = await store.put(subjects.submit(3, "u", "t1"), b"1", msg_id="t1")
+    assert (again.seq, again.duplicate) == (first.seq, True)
+
+
+async def test_every_post_is_answered_and_every_message_is_pulled_once(bus: Bus, store: Store) -> None:
+    """Ten thousand, so that windows fill, queues form and requests are renewed."""
+    answers: list[object] = []
+    pulled: list[int] = []
+
+    def take(message: Message) -> None:
+        pulled.append(message.seq)
+        message.ack(bus)
+
+    for number in range(10_000):
+        store.post(subjects.submit(3, "u", f"t{number}"), b"{}", f"t{number}", answers.append)
+    puller = Puller(bus, streams.TASKS, "FOG_t", take, batch=256, on_missing=lambda: make_consumer(bus))
+    await puller.start()  # the consumer does not exist yet: it is made when the broker says so
+    await eventually(lambda: len(pulled) >= 10_000)
+    assert await store.drain(10)
+    assert all(isinstance(answer, Ack) for answer in answers)
+    assert len(answers) == len(set(pulled)) == len(pulled) == 10_000
+    await puller.stop()
+
+
+async def test_a_puller_takes_no_more_than_there_is_room_for(bus: Bus, store: Store) -> None:
+    await make_consumer(bus)
+    for number in range(50):
+        await store.put(subjects.submit(3, "u", f"t{number}"), b"{}")
+    held: list[Message] = []
+    room = 20
+    puller = Puller(
+        bus,
+        streams.TASKS,
+        "FOG_t",
+        held.append,
+        batch=256,
+        on_missing=lambda: make_consumer(bus),
+        room=lambda: room - len(held),
+    )
+    await puller.start()
+    await eventually(lambda: len(held) == 20)
+    await bus.flush()
+    assert len(held) == 20
+    room = 50
+    puller.ask()
+    await eventually(lambda: len(held) == 50)
+    await puller.stop()
+
+
+async def test_a_deleted_consumer_is_made_anew(bus: Bus, store: Store) -> None:
+    got: list[str] = []
+    puller = Puller(
+        bus,
+        streams.TASKS,
+        "FOG_t",
+        lambda message: (got.append(message.subject), message.ack(bus))[0],
+        batch=10,
+        on_missing=lambda: make_consumer(bus),
+    )
+    await puller.start()
+    await store.put(subjects.submit(3, "u", "before"), b"{}")
+    await eventually(lambda: len(got) == 1)
+    assert await jetstream.delete_consumer(bus, streams.TASKS, "FOG_t")
+    await store.put(subjects.submit(3, "u", "after"), b"{}")
+    await eventually(lambda: len(got) == 2)
+    await puller.stop()
+
+
+async def test_posts_and_pulls_survive_the_sigkill_of_the_broker(start_broker: Callable[..., Broker]) -> None:
+    broker = start_broker("killed")
+    bus = await Bus.connect(broker.target, name="test")
+    await jetstream.ensure_streams(bus)
+    await make_consumer(bus)
+    store = Store(bus)
+    got: list[int] = []
+    puller = Puller(
+        bus,
+        streams.TASKS,
+        "FOG_t",
+        lambda message: (got.append(message.seq), message.ack(bus))[0],
+        batch=64,
+        on_missing=lambda: make_consumer(bus),
+    )
+    await puller.start()
+    answers: list[object] = []
+    for number in range(500):
+        store.post(subjects.submit(3, "u", f"t{number}"), b"{}", f"t{number}", answers.append)
+        if number == 250:
+            await bus.flush()
+            broker.kill()
+    start_broker("killed")
+    await eventually(lambda: len(answers) == 500 and len(set(got)) == 500)
+    assert all(isinstance(answer, Ack) for answer in answers)
+    info = await jetstream.stream_info(bus, streams.TASKS)
+    assert jetstream.last_seq(info) == 500, "each was stored exactly once"
+    await puller.stop()
+    store.close()
+    await bus.close()
+
+
+async def test_deleting_a_consumer_that_is_not_there_is_no_error(bus: Bus) -> None:
+    assert not await jetstream.delete_consumer(bus, streams.TASKS, "FOG_none")
+
+
+async def test_a_request_to_nobody_fails_at_once_and_a_lost_answer_in_time(bus: Bus) -> None:
+    with pytest.raises(NoResponders):
+        await bus.request("fog.nobody")
+    await bus.subscribe("fog.silent", lambda *_: None)
+    with pytest.raises(Unreachable, match=r"within 0\.05 s"):
+        await bus.request("fog.silent", timeout_s=0.05)
+
+
+async def test_a_handler_that_raises_stops_nothing(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
+    got: list[bytes] = []
+
+    def handler(_subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
+        got.append(data)
+        if data == b"bad":
+            raise ValueError("no")
+
+    await bus.subscribe("fog.x", handler)
+    for data in (b"bad", b"good"):
+        bus.publish("fog.x", data)
+    await bus.flush()
+    assert got == [b"bad", b"good"]
+    assert "a message handler failed" in caplog.text
+
+
+async def test_a_message_beyond_the_payload_limit_is_refused_before_it_closes_the_connection(bus: Bus) -> None:
+    with pytest.raises(BadInput, match="payload limit"):
+        bus.publish("fog.x", b"x" * (bus.max_payload + 1))
+    assert bus.connected
+
+
+async def test_compare_and_set_has_one_winner(bus: Bus, store: Store) -> None:
+    kv = Kv(bus, store, streams.NODES)
+    revision = await kv.create("n1", b"a")
+    with pytest.raises(Conflict):
+        await kv.create("n1", b"b")
+    tries = await asyncio.gather(*(kv.update("n1", b"%d" % n, revision) for n in range(20)), return_exceptions=True)
+    assert sum(isinstance(tried, int) for tried in tries) == 1
+    entry = await kv.get("n1")
+    assert entry is not None
+    await kv.delete("n1", entry.revision)
+    assert await kv.get("n1") is None
+    assert await kv.create("n1", b"c") > entry.revision
+    assert {key: entry.value for key, entry in (await kv.all()).items()} == {"n1": b"c"}
+
+
+async def test_an_entry_with_a_lifetime_expires_and_can_be_taken_again(bus: Bus, store: Store) -> None:
+    kv = Kv(bus, store, streams.LEASES)
+    first = await kv.create("c", b"me", ttl_s=1)
+
+    async def gone() -> bool:
+        return await kv.get("c") is None
+
+    await eventually(gone)
+    assert await kv.create("c", b"you", ttl_s=5) > first
+
+
+async def test_objects_are_named_by_their_content_and_checked(bus: Bus) -> None:
+    objects = Objects(bus)
+    data = bytes(range(256)) * 4096
+    ref = await objects.put(data)
+    assert await objects.put(data) == ref
+    assert await objects.get(ref) == data
+    with pytest.raises(ObjectMissing):
+        await objects.get("sha256-00")
+    await objects._raw.put("sha256-11", b"rubbish")
+    with pytest.raises(ObjectMissing, match="not what its name says"):
+        await objects.get("sha256-11")
+
+
+async def test_a_dead_address_and_wrong_credentials_say_what_to_do(target: Target) -> None:
+    with pytest.raises(Unreachable, match="fog up"):
+        await Bus.connect(Target("nats://127.0.0.1:9"), name="test")
+    with pytest.raises(Exception, match="credentials"):
+        await Bus.connect(Target(target.url), name="test")
