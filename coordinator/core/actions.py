@@ -36,7 +36,9 @@ class Remove(Struct, frozen=True):
 
 
 class Conclude(Struct, frozen=True):
-    """Record a result of our own (failed, cancelled, expired) → `Concluded`."""
+    """Record a result of our own (failed, cancelled, expired) → `Concluded`.
+
+    `exit_code`, `stdout` and `stderr` are the last attempt's."""
 
     task: str
     submitter: str
@@ -46,6 +48,9 @@ class Conclude(Struct, frozen=True):
     placement: int = 0
     attempts: int = 0
     errors: tuple[AttemptError, ...] = ()
+    exit_code: int | None = None
+    stdout: str = ""
+    stderr: str = ""
 
 
 class AskResults(Struct, frozen=True):

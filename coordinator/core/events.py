@@ -101,16 +101,19 @@ class NodeRegistering(Struct, frozen=True):
 
 
 class NodeStored(Struct, frozen=True):
-    """The compare-and-set of a node's record: done, or `conflict` (the shell reads again and sends `NodeRegistering`)."""
+    """The compare-and-set of a node's record is done, and `revision` is its new one. (On a conflict the shell reads again and
+    sends `NodeRegistering`; one without a `reply` it drops.)"""
 
     record: NodeRecord
     reply: str
+    revision: int = 0
 
 
 class NodeKnown(Struct, frozen=True):
-    """While taking over: a node of the KV bucket."""
+    """While taking over: a node of the KV bucket, and its revision."""
 
     record: NodeRecord
+    revision: int = 0
 
 
 class Beat(Struct, frozen=True):

@@ -1,0 +1,190 @@
+"""How a task ends: with the first result that the broker stored, whoever it is from, or with one of our own."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from coordinator.core import tune
+from coordinator.core.accounts import release
+from coordinator.core.actions import Command, Conclude, Emit, Forget, Remove
+from coordinator.core.estimates import learn_speed
+from coordinator.core.events import CancelAsked, Concluded, ResultSeen
+from coordinator.core.nodeview import NodeView
+from coordinator.core.queue import take_out
+from coordinator.core.record import Life, TaskRecord, items_of
+from coordinator.core.state import Coordinator, Out
+from schemas import limits
+from schemas.event import TaskEnded
+from schemas.membership import NodeState
+from schemas.subjects import WAITING
+from schemas.task import ResultHead, ResultState
+
+
+def result_seen(state: Coordinator, event: ResultSeen, now: float, out: Out) -> None:
+    """A stored result came by: the task is over, whichever attempt it is from."""
+    result = event.result
+    task = state.tasks.get(result.task)
+    if task is not None:
+        finish(state, task, result, now, out)
+    elif result.task not in state.done:
+        state.strays.pop(result.task, None)
+        remember(state, result.task, result.placement)
+        _tell(state, result, out)
+
+
+def finish(state: Coordinator, task: TaskRecord, result: ResultHead, now: float, out: Out) -> None:
+    """Free what the task holds, remove what is left of it, tell of its end."""
+    node = task.node
+    if node is not None:
+        release(state, task)
+        if result.node == node.id:
+            _learn(node, task, result)
+        if result.placement != task.history.placement and task.state in (Life.PLACED, Life.PLACING):
+            out.append(Command(node.id, "cancel", task=task.id, reason="it has a result already"))
+    # The node that stored the result acks its WORK message itself, if it lives.
+    acked = (
+        task.state is Life.PLACED and node is not None and node.id == result.node and node.state is not NodeState.LOST
+    )
+    if not (acked and result.placement == task.history.placement):
+        out.append(Remove(task.source))
+    if task.leftovers:
+        out.extend(Remove(source) for source in task.leftovers)
+    _tell(state, result, out)
+    out.append(Forget(task.id))
+    drop(state, task)
+    remember(state, task.id, result.placement)
+    if task.why:
+        state.done_why[task.id] = task
+        if len(state.done_why) > tune.WHY_KEPT:
+            del state.done_why[next(iter(state.done_why))]
+
+
+def _learn(node: NodeView, task: TaskRecord, result: ResultHead) -> None:
+    """Take a success into the estimates of its function and its node."""
+    if result.state is not ResultState.SUCCEEDED:
+        return
+    node.done += 1
+    cls = task.cls
+    if cls is None:
+        return
+    items = items_of(task.head)
+    estimate = cls.estimate
+    if estimate.seen >= 3:
+        node.speed = learn_speed(node.speed, estimate, items, result.duration_ms)
+    estimate.learn(result.duration_ms / items)
+
+
+def _tell(state: Coordinator, result: ResultHead, out: Out) -> None:
+    """The event of a task's end; said once, since its key is the same for any result of the task."""
+    word = result.state.value
+    state.counts[word] += 1
+    data = TaskEnded(
+        result.task, result.submitter, result.node, result.attempts, result.duration_ms,
+        result.reason[: limits.REASON_MAX], result.exit_code, result.items, result.input_bytes, result.errors,
+    )  # fmt: skip
+    out.append(Emit(f"task.{word}", result.task, f"{result.task}.{result.placement}.{word}", data))
+
+
+def drop(state: Coordinator, task: TaskRecord) -> None:
+    """Hold the task no longer."""
+    take_out(state, task)
+    release(state, task)
+    count_out(state, task)
+    if task.state is Life.PLACING and task.bound == WAITING:
+        state.parking[int(task.head.priority)] -= 1
+    state.tasks.pop(task.id, None)
+
+
+def count_out(state: Coordinator, task: TaskRecord) -> None:
+    """Its message in TASKS, or in the waiting place, counts no longer."""
+    if task.windowed:
+        task.windowed = False
+        state.window[int(task.head.priority)] -= 1
+    if task.parked:
+        task.parked = False
+        state.parked -= 1
+
+
+def leave_place(state: Coordinator, task: TaskRecord, out: Out) -> None:
+    """The task lies elsewhere now: remove the message that was its place."""
+    out.append(Remove(task.source))
+    count_out(state, task)
+
+
+def remember(state: Coordinator, task_id: str, placement: int) -> None:
+    """Remember that a task is over, so that what comes of it late is removed and not run."""
+    done = state.done
+    done[task_id] = placement
+    if len(done) > tune.DONE_KEPT:
+        del done[next(iter(done))]
+
+
+def fail(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
+    """No try is left: the result is *failed*, with every attempt's error."""
+    errors = task.history.errors
+    last = errors[-1].error if errors else ""
+    tries = f"{task.history.attempts} attempt{'' if task.history.attempts == 1 else 's'}"
+    conclude(state, task, ResultState.FAILED, f"failed after {tries}: {last}", now, out)
+
+
+def conclude(state: Coordinator, task: TaskRecord, how: ResultState, reason: str, now: float, out: Out) -> None:
+    """Record a result of our own. Whatever the task's state, it waits for the broker's word from now on."""
+    take_out(state, task)
+    node = task.node
+    if node is not None:
+        release(state, task)
+        out.append(Command(node.id, "cancel", task=task.id, reason=reason))
+    if task.state is Life.PLACING and task.bound == WAITING:
+        state.parking[int(task.head.priority)] -= 1
+    task.to(Life.CONCLUDING, now)
+    task.reason = reason[: limits.REASON_MAX]
+    h, last = task.history, task.last if how is ResultState.FAILED else None
+    where = "" if task.bound == WAITING else task.bound
+    done = Conclude(task.id, task.submitter, how, task.reason, where, h.placement, h.attempts, h.errors)
+    if last is not None:
+        done = structs.replace(done, node=last.node, exit_code=last.exit_code, stdout=last.stdout, stderr=last.stderr)
+    task.own = ResultHead(
+        task.id, task.submitter, how, done.node, h.placement, h.attempts, task.reason,
+        exit_code=done.exit_code, errors=h.errors, input_bytes=task.head.input_bytes,
+    )  # fmt: skip
+    out.append(done)
+
+
+def concluded(state: Coordinator, event: Concluded, now: float, out: Out) -> None:
+    """RESULTS took our result, or refused it since another was there first."""
+    if event.task in state.strays:
+        source = state.strays.pop(event.task)
+        if source is not None:
+            out.append(Remove(source))
+        return
+    task = state.tasks.get(event.task)
+    if task is None or task.state is not Life.CONCLUDING:
+        return
+    if not event.refused and task.own is not None:
+        finish(state, task, task.own, now, out)
+        return
+    task.to(Life.ASKING, now)
+    state.to_ask.append(task)
+
+
+def cancel_asked(state: Coordinator, event: CancelAsked, now: float, out: Out) -> None:
+    """Cancel a task wherever it is. Of one not held here the result is recorded all the same."""
+    task = state.tasks.get(event.task)
+    if event.task in state.done:
+        return
+    reason = event.reason or "cancelled"
+    if task is not None:
+        if task.state is not Life.CONCLUDING:
+            conclude(state, task, ResultState.CANCELLED, reason, now, out)
+    elif event.submitter:
+        state.strays[event.task] = event.source
+        out.append(Conclude(event.task, event.submitter, ResultState.CANCELLED, reason[: limits.REASON_MAX]))
+
+
+def expire(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
+    """The task's deadline passed."""
+    if task.state is Life.CONCLUDING:
+        return
+    waited = task.reason if task.state is Life.WAITING else ""
+    reason = "its deadline passed" + (f" while it waited: {waited}" if waited else "")
+    conclude(state, task, ResultState.EXPIRED, reason, now, out)

@@ -1,0 +1,192 @@
+"""Whether a node lives: the one rule, with its three sources.
+
+An announced gap comes before everything. A closed connection (*client closed*) starts a probe at once, and *no responders*
+then means lost at once. Everything else (a stale connection, silence) makes the node late, with a probe, and lost after
+`limits.BEATS_MISSED` beats. `judged_from` says from when on silence counts at all.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from coordinator.core import tune
+from coordinator.core.actions import Emit, Probe
+from coordinator.core.events import Disconnected, LinkBack, LinkLost, ProbeEnded
+from coordinator.core.intake import node_changed
+from coordinator.core.life import lose
+from coordinator.core.nodeview import NodeView
+from coordinator.core.state import NEVER, Coordinator, Out
+from schemas import limits
+from schemas.event import NodeEvent
+from schemas.membership import NodeState
+
+
+class Cause(Enum):
+    """What moves a node from one state to another."""
+
+    ALIVE = "alive"  # a beat, a registration, an answered probe
+    SLEEP = "sleep"  # it announced a longer gap
+    DRAIN = "drain"  # an operator, or itself
+    LEAVE = "leave"  # it goes down by itself
+    MISS = "miss"  # a beat is overdue
+    GONE = "gone"  # too many were, or nobody is there any more
+
+
+S = NodeState
+_LIVING = {
+    Cause.ALIVE: S.ONLINE, Cause.SLEEP: S.ASLEEP, Cause.DRAIN: S.DRAINING, Cause.LEAVE: S.LEAVING,
+    Cause.MISS: S.LATE, Cause.GONE: S.LOST,
+}  # fmt: skip
+TABLE: dict[NodeState, dict[Cause, NodeState]] = {
+    S.ONLINE: _LIVING,
+    S.LATE: _LIVING,
+    S.ASLEEP: _LIVING,
+    S.DRAINING: _LIVING,
+    S.LEAVING: {**_LIVING, Cause.MISS: S.LOST, Cause.DRAIN: S.LEAVING},
+    S.LOST: {**_LIVING, Cause.MISS: S.LOST},
+}
+EVENT_OF = {
+    S.ONLINE: "online",
+    S.LATE: "late",
+    S.ASLEEP: "asleep",
+    S.DRAINING: "draining",
+    S.LOST: "lost",
+}
+
+
+def change(state: Coordinator, node: NodeView, cause: Cause, reason: str, now: float, out: Out) -> None:
+    """Move the node by the table; tell of it; move its tasks when it is lost."""
+    old, new = node.state, TABLE[node.state][cause]
+    if new is old:
+        return
+    node.state = new
+    left = new is S.LOST and old is S.LEAVING
+    word = "left" if left else EVENT_OF.get(new, "")
+    if word:
+        state.counts[f"nodes {word}"] += 1
+        out.append(
+            Emit(
+                f"node.{word}",
+                node.id,
+                node.next_event(word),
+                NodeEvent(node.id, node.boot, reason[: limits.REASON_MAX]),
+            )
+        )
+    node_changed(state, node)
+    if new is S.LOST:
+        node.left = left
+        node.gone_at = now
+        node.timed_at = NEVER
+        lose(state, node, node.attempts.values(), f"node {node.id} was lost: {reason}", now, out)
+        state.at(now + tune.FORGET_NODE_S, _forget, node)
+
+
+def watch(state: Coordinator, node: NodeView) -> None:
+    """Have the node looked at when its next beat is due; one alarm a node is enough."""
+    if node.next_due < node.timed_at:
+        node.timed_at = node.next_due
+        state.at(node.next_due, due, (node, node.next_due))
+
+
+def due(state: Coordinator, what: tuple[NodeView, float], now: float, out: Out) -> None:
+    """The node's alarm rang: nothing if it beat since, else one more beat is missed."""
+    node, when = what
+    if node.timed_at != when or state.nodes.get(node.id) is not node:
+        return
+    node.timed_at = NEVER
+    if node.is_lost():
+        return
+    if now >= node.next_due:
+        missed(state, node, now, out)
+    if not node.is_lost():
+        watch(state, node)
+
+
+def missed(state: Coordinator, node: NodeView, now: float, out: Out) -> None:
+    """A beat that was due did not come: late at first, lost in the end, if silence counts now."""
+    from_when = judged_from(state, node)
+    if now < from_when:
+        node.next_due = min(from_when, now + node.silence_s())
+        return
+    node.missed += 1
+    node.next_due = now + node.interval_s
+    if node.missed >= limits.BEATS_MISSED:
+        change(state, node, Cause.GONE, f"{node.missed} heartbeats are missing", now, out)
+    else:
+        change(state, node, Cause.MISS, "its heartbeat is overdue", now, out)
+        if not node.is_lost():
+            out.append(Probe(node.id))
+
+
+def judged_from(state: Coordinator, node: NodeView) -> float:
+    """From when on the silence of a node counts: not while our own link is down or younger than one full lease, nor in the
+    first lease after a takeover. (Mass expiry and our own process's stalls will be judged here as well.)
+    """
+    if not state.link_up or not state.term:
+        return NEVER
+    return max(state.link_since, state.taken_over_at) + node.silence_s()
+
+
+def heard(state: Coordinator, node: NodeView, gap_s: float, now: float) -> None:
+    """The node gave a sign of life, and will again within `gap_s`."""
+    node.missed = 0
+    node.closed = False
+    node.heard_at = now
+    node.next_due = now + gap_s * (1 + tune.BEAT_GRACE) + tune.BEAT_GRACE_S
+    if node.next_due < node.timed_at:
+        watch(state, node)
+
+
+def disconnected(state: Coordinator, event: Disconnected, now: float, out: Out) -> None:
+    """Its connection closed. *Client closed* is worth a probe at once; a stale one or a server's end waits for the beats."""
+    node = state.nodes.get(event.node)
+    if node is None or node.state in (S.ASLEEP, S.LOST):
+        return
+    if "client closed" in event.reason.lower():
+        node.closed = True
+        out.append(Probe(node.id))
+
+
+def probe_ended(state: Coordinator, event: ProbeEnded, now: float, out: Out) -> None:
+    """An answer brings the node back; *no responders* after a closed connection ends it."""
+    node = state.nodes.get(event.node)
+    if node is None:
+        return
+    if event.answer is not None:
+        if event.answer.boot == node.boot:
+            heard(state, node, node.interval_s, now)
+            change(state, node, cause_of(node), "it answered a probe", now, out)
+        return
+    # Heard on this very link before it closed: that is evidence, not silence, and needs no lease to pass.
+    known_here = state.link_up and state.term and node.heard_at >= max(state.link_since, state.taken_over_at)
+    if event.no_responders and node.closed and known_here and node.state is not S.ASLEEP:
+        change(state, node, Cause.GONE, "its connection closed and nobody answers", now, out)
+
+
+def cause_of(node: NodeView) -> Cause:
+    """What a sign of life means for this node."""
+    if node.state is S.LEAVING:
+        return Cause.LEAVE
+    if node.asleep:
+        return Cause.SLEEP
+    return Cause.DRAIN if node.drained or node.self_draining else Cause.ALIVE
+
+
+def link_lost(state: Coordinator, event: LinkLost, now: float, out: Out) -> None:
+    """Our own link is down: silence means nothing now."""
+    state.link_up = False
+
+
+def link_back(state: Coordinator, event: LinkBack, now: float, out: Out) -> None:
+    """Our link is back: silence counts again after one full lease."""
+    state.link_up = True
+    state.link_since = now
+
+
+def _forget(state: Coordinator, node: NodeView, now: float, out: Out) -> None:
+    """A node that stayed lost leaves memory; its slot is used again."""
+    if node.state is not S.LOST or now - node.gone_at < tune.FORGET_NODE_S or state.nodes.get(node.id) is not node:
+        return
+    del state.nodes[node.id]
+    state.slots[node.slot] = None
+    state.free_slots.append(node.slot)

@@ -1,0 +1,157 @@
+"""A node as the coordinator sees it: its record, its last known state, its accounts. Plain attributes, no decisions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, structs
+
+from coordinator.core import tune
+from schemas import limits
+from schemas.device import DeviceState, NetworkQuality, NetworkType, ThermalState
+from schemas.membership import NodeRecord, NodeState
+
+if TYPE_CHECKING:
+    from coordinator.core.classes import NeedsClass
+    from coordinator.core.record import TaskRecord
+
+STATE_FIELDS = DeviceState.__struct_fields__
+HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
+BANDWIDTH = {
+    NetworkQuality.EXCELLENT: 1.0,
+    NetworkQuality.GOOD: 0.8,
+    NetworkQuality.FAIR: 0.6,
+    NetworkQuality.POOR: 0.3,
+    NetworkQuality.OFFLINE: 0.1,
+}
+UNKNOWN_BANDWIDTH = 0.6
+
+
+class NodeView:
+    """One node. `bit` is its place in every class's bitset; `device` its merged `DeviceState`.
+
+    Accounts: `cores_free` and `memory_free` go below zero by what is queued; `backlog_ms` is estimated core-milliseconds.
+    """
+
+    __slots__ = (
+        "asleep", "attempts", "backlog_ms", "bad_messages", "bandwidth", "beat_seq", "bit", "blocked", "boot",
+        "closed", "cores", "cores_free", "count", "device", "done", "drained", "events", "failed", "functions",
+        "gone_at", "harvest_state", "heard_at", "id", "idle", "interval_s", "kinds", "last_beat", "left",
+        "memory_free", "memory_mb", "missed", "next_due", "orphans", "power", "power_mode", "queue_ms", "record",
+        "reported_at", "reserved", "revision", "self_draining", "slot", "slots", "speed", "state", "thermal",
+        "timed_at",
+    )  # fmt: skip
+
+    def __init__(self, record: NodeRecord, slot: int, interval_s: float) -> None:
+        self.id = record.node
+        self.slot = slot
+        self.bit = 1 << slot
+        self.revision = 0
+        self.boot = record.boot
+        self.state = NodeState.LATE
+        self.drained = record.drained
+        self.self_draining = False
+        self.left = False
+        self.gone_at = 0.0
+        self.device = DeviceState()
+        self.events = 0
+        self.power_mode = self.harvest_state = ""
+        self.interval_s = interval_s
+        self.next_due = self.last_beat = self.reported_at = 0.0
+        self.beat_seq = -1
+        self.missed = 0
+        self.closed = self.asleep = False
+        self.heard_at = 0.0
+        self.timed_at = float("inf")  # when its alarm rings
+        self.orphans: frozenset[tuple[str, int]] = frozenset()
+        self.bad_messages = 0
+        self.attempts: dict[str, TaskRecord] = {}
+        self.blocked: dict[NeedsClass, None] = {}
+        self.reserved: tuple[NeedsClass, int] | None = None
+        self.count = 0
+        self.backlog_ms = 0.0
+        self.speed = 1.0
+        self.done = self.failed = 0
+        self.cores = self.cores_free = 0.0
+        self.memory_mb = self.memory_free = 0
+        self.accept(record)
+        self.derive()
+
+    def accept(self, record: NodeRecord) -> None:
+        """Take a new record; what is held stays charged."""
+        offer = record.offer
+        self.record = record
+        self.boot = record.boot
+        self.drained = record.drained
+        self.cores_free += offer.cores - self.cores
+        self.memory_free += offer.memory_mb - self.memory_mb
+        self.cores, self.memory_mb, self.slots = offer.cores, offer.memory_mb, offer.slots
+        self.queue_ms = tune.QUEUE_MS * min(offer.cores, offer.slots)
+        self.functions = frozenset(f.name for f in offer.functions)
+        self.kinds = frozenset(offer.kinds)
+
+    def merge(self, change: DeviceState) -> bool:
+        """Take what a beat changed; True if it may matter for placing."""
+        changes = {name: value for name in STATE_FIELDS if (value := getattr(change, name)) is not UNSET}
+        if not changes:
+            return False
+        before = self.fitness()
+        self.device = structs.replace(self.device, **changes)
+        self.derive()
+        return before != self.fitness()
+
+    def fitness(self) -> tuple[object, ...]:
+        """The part of the device's state that filters look at: while it stays, no bitset changes."""
+        d = self.device
+        percent = d.battery_percent
+        level = None if percent is None or percent is UNSET else (percent >= 30) + (percent >= 70)
+        storage = d.storage_free_mb
+        rough = storage // 256 if isinstance(storage, int) else None
+        return (level, d.is_charging, d.mains, d.thermal_state in HOT, d.network_metered, d.network_type, rough)
+
+    def derive(self) -> None:
+        """Work out the factors by which this node is ranked."""
+        d = self.device
+        self.power = power_factor(d)
+        self.thermal = 0.8 if d.thermal_state is ThermalState.WARM else 1.0
+        quality = d.network_quality
+        self.bandwidth = BANDWIDTH[quality] if isinstance(quality, NetworkQuality) else UNKNOWN_BANDWIDTH
+        load = d.cpu_utilization
+        cpu = self.record.capabilities.cpu_cores
+        held = (self.cores - self.cores_free) / cpu
+        foreign = max(0.0, load - held) if isinstance(load, float | int) else 0.0
+        self.idle = max(0.05, 1.0 - foreign)
+
+    def takes_work(self) -> bool:
+        """Whether new work may be placed here at all."""
+        return self.state is NodeState.ONLINE
+
+    def is_lost(self) -> bool:
+        """Whether it was given up."""
+        return self.state is NodeState.LOST
+
+    def next_event(self, what: str) -> str:
+        """The key of this node's next event: ``<node>.<boot>.<what>.<n>``."""
+        self.events += 1
+        return f"{self.id}.{self.boot}.{what}.{self.events}"
+
+    def silence_s(self) -> float:
+        """How long this node may be silent, from its last beat on, before it is lost."""
+        return limits.BEATS_MISSED * self.interval_s
+
+
+def power_factor(d: DeviceState) -> float:
+    """SPEC 2.4: mains 1.8, charging 1.5, battery under 20 % 0.2, under 50 % 0.6, else (or unknown) 1."""
+    if d.mains is True:
+        return 1.8
+    if d.is_charging is True:
+        return 1.5
+    percent = d.battery_percent
+    if percent is None or percent is UNSET or percent >= 50:
+        return 1.0
+    return 0.2 if percent < 20 else 0.6
+
+
+def metered(d: DeviceState) -> bool:
+    """Whether traffic costs its owner: said so, or cellular and nothing said."""
+    return d.network_metered is True or (d.network_metered is not False and d.network_type is NetworkType.CELLULAR)

@@ -1,0 +1,97 @@
+"""The coordinator's whole state, as plain attributes. Nothing in it matters that the streams could not give back."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable
+from random import Random  # the type only: the generator is handed in
+from typing import Any
+
+from coordinator.core import tune
+from coordinator.core.actions import Action, WakeAt
+from coordinator.core.classes import PRIORITIES, Classes, NeedsClass
+from coordinator.core.estimates import Estimates
+from coordinator.core.events import NodeRegistering, Source
+from coordinator.core.nodeview import NodeView
+from coordinator.core.record import TaskRecord
+
+Out = list[Action]
+Alarm = Callable[["Coordinator", Any, float, Out], None]
+NEVER = float("inf")
+
+
+class Coordinator:
+    """Everything that the core knows. `rng` decides ties and jitter; `term` is 0 until `TakenOver`."""
+
+    def __init__(self, rng: Random) -> None:
+        self.rng = rng
+        self.name = ""
+        self.term = 0
+        self.taken_over_at = 0.0
+        self.link_up = True
+        self.link_since = -NEVER
+        # nodes
+        self.nodes: dict[str, NodeView] = {}
+        self.slots: list[NodeView | None] = []
+        self.free_slots: list[int] = []
+        self.registering: dict[str, tuple[NodeRegistering, float]] = {}
+        self.strangers: dict[str, float] = {}
+        # tasks
+        self.tasks: dict[str, TaskRecord] = {}
+        self.done: dict[str, int] = {}
+        self.done_why: dict[str, TaskRecord] = {}
+        self.strays: dict[str, Source | None] = {}
+        self.estimates = Estimates()
+        self.classes = Classes(self.estimates)
+        self.unclassed: deque[TaskRecord] = deque()
+        self.active: dict[int, list[tuple[float, int, NeedsClass]]] = {p: [] for p in PRIORITIES}
+        self.window: dict[int, int] = dict.fromkeys(PRIORITIES, 0)
+        self.pending: dict[int, int] = dict.fromkeys(PRIORITIES, 0)
+        self.youngest: dict[int, float] = dict.fromkeys(PRIORITIES, 0.0)
+        self.placed_at: dict[int, float] = dict.fromkeys(PRIORITIES, 0.0)
+        self.parking: dict[int, int] = dict.fromkeys(PRIORITIES, 0)
+        self.parked = 0
+        self.fresh: deque[tuple[float, TaskRecord]] = deque()
+        self.to_ask: list[TaskRecord] = []
+        # time
+        self.timers: list[tuple[float, int, Alarm, Any]] = []
+        self.timer_number = 0
+        self.wake_at = NEVER
+        self.housekept_at = 0.0
+        self.counts: Counter[str] = Counter()
+
+    def at(self, when: float, alarm: Alarm, what: Any) -> None:
+        """Have `alarm(state, what, now, out)` called by the first `Tick` at or after `when`."""
+        self.timer_number += 1
+        heapq.heappush(self.timers, (when, self.timer_number, alarm, what))
+
+    def run_timers(self, now: float, out: Out) -> None:
+        """Call what is due."""
+        timers = self.timers
+        while timers and timers[0][0] <= now:
+            _, _, alarm, what = heapq.heappop(timers)
+            alarm(self, what, now, out)
+
+    def ask_to_wake(self, out: Out) -> None:
+        """Ask for a `Tick` at the next alarm, unless one was asked for that is early enough."""
+        if self.timers and self.timers[0][0] < self.wake_at:
+            self.wake_at = self.timers[0][0]
+            out.append(WakeAt(self.wake_at))
+
+    def intake_room(self, priority: int) -> int:
+        """How many more TASKS messages of this priority the shell may pull now.
+
+        While a full window stands still, a few more at a time are let in: they move to ``_waiting``, so that what could run
+        is found behind them.
+        """
+        room = tune.PRIORITY_WINDOW - self.window[priority]
+        if room >= tune.LOOK_PAST:
+            return room
+        if self.parked >= tune.WAITING_MAX:
+            return 0
+        return max(0, room, tune.LOOK_PAST - self.parking[priority]) if self.stands_still(priority) else max(0, room)
+
+    def stands_still(self, priority: int) -> bool:
+        """Whether nothing of this priority was placed for `tune.SLOW_S` (by the clock of the last housekeeping)."""
+        return self.pending[priority] > 0 and self.housekept_at - self.placed_at[priority] > tune.SLOW_S

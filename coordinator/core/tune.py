@@ -1,0 +1,52 @@
+"""Every number by which the core decides, in one place. What other processes must agree on is in `schemas.limits`."""
+
+from __future__ import annotations
+
+# Placing.
+CANDIDATES = 6  # nodes whose score is worked out for one placement
+WINDOW_BITS = 64  # node slots that are looked at first, from a random one on
+QUEUE_MS = 50.0  # estimated work, per core, that a node's queue may hold beyond what fits it now
+COST_FLOOR_MS = 0.2  # what any attempt costs a node, however short the function
+UNKNOWN_MS = 1000.0  # the estimate for a function that was never seen to end
+LONG_S = 300.0  # longer tasks go to a battery only if it charges or is well filled
+LARGE_BYTES = 10_000_000  # more input than this does not go over metered networks
+BATTERY_MIN = 30.0
+BATTERY_LONG_MIN = 70.0
+FAILED_PENALTY = 0.5  # taken off a node's score for each time the task failed there
+
+# Waiting and intake.
+CLASSES_MAX = 1024  # different needs that are kept ready at a time
+PINNED_MAX = 16_384  # the same for tasks that name their node
+CLASS_WINDOW = 500  # tasks of one needs-class that may hold places of the intake window while it stands still
+PRIORITY_WINDOW = 2000  # un-acked TASKS messages of one priority
+LOOK_PAST = 100  # how many more are pulled at a time, and moved to _waiting, while a full window stands still
+SLOW_S = 2.0  # a queue whose head is older than this stands still
+UNFIT_PARK_S = 2.0  # tasks whose nodes all went unfit move to _waiting after this
+WAITING_MAX = 100_000  # tasks held in _waiting; above it the intake stops
+ANNOUNCE_QUEUED_S = 0.5  # a task that waits longer for a slot is said to be queued
+RESERVE_AFTER_S = 2.0  # a task passed by younger ones for this long gets a node kept free
+RESERVE_LOOK = 64  # fitting nodes among which the best one is reserved
+
+# Task life.
+HOLD_S = 1.0  # a shorter backoff is kept where the task lies; a longer one moves it to _waiting
+SHUN_RETURNED_S = 30.0  # a node that gave a task back does not get it again for this long
+SHUN_FAILED_S = 2.0  # a retry waits this long for another node before it takes the one that it failed on
+RETURN_BACKOFF_S = 0.5  # doubles with every return of a started attempt
+RETURN_BACKOFF_MAX_S = 60.0
+LOST_FREE = 5  # losses with a node that are forgiven; later ones count as failed attempts
+PLACE_AGAIN_S = 1.0  # after the broker did not take a WORK message
+ASK_AGAIN_S = 10.0  # a question to RESULTS that was not answered is put again
+ASK_BATCH = 500
+DONE_KEPT = 100_000  # ids of ended tasks that are remembered
+WHY_KEPT = 5_000  # ended tasks whose placement can still be explained
+RESULT_BY_RENEW_S = 86_400.0  # a placement this close to its task's result_by moves it on
+
+# Nodes.
+NODES_PER_S = 2000.0  # heartbeats a second that the fleet may send: the interval grows with it
+BEAT_GRACE = 0.15  # share of the announced gap that a beat may be late: jitter and the way
+BEAT_GRACE_S = 0.5
+REPORT_AGAIN_S = 5.0  # a node that keeps sending what cannot be understood is asked to report this often
+FORGET_NODE_S = 86_400.0  # a lost node leaves memory after this; its record is kept
+REGISTERING_S = 30.0  # an unanswered compare-and-set is given up after this
+HOUSEKEEPING_S = 0.5
+STRANGERS_MAX = 10_000
