@@ -28,16 +28,16 @@ def render(accounts: Sequence[Account], *, host: str, port: int, folder: Path, s
     Each account has JetStream, and hears on `subjects.DISCONNECTS` when one of its own clients' connections ends.
     Streams may reserve `store_bytes` together; None leaves that to the server: three quarters of the free disk.
     """
-    quote = json.dumps  # NATS strings follow JSON's rules for what we put in them
+    store = f"\n  max_file_store: {store_bytes}" if store_bytes else ""
     return f"""# Written at each start; changes are lost.
-listen: {quote(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")}
-ports_file_dir: {quote(str(folder))}
-log_file: {quote(str(folder / "server.log"))}
+listen: {_quote(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")}
+ports_file_dir: {_quote(str(folder))}
+log_file: {_quote(str(folder / "server.log"))}
 logfile_size_limit: {LOG_BYTES}
 logfile_max_num: {LOG_FILES}
 ping_interval: "{PING_INTERVAL}"
 jetstream {{
-  store_dir: {quote(str(folder / "store"))}{f"{chr(10)}  max_file_store: {store_bytes}" if store_bytes else ""}
+  store_dir: {_quote(str(folder / "store"))}{store}
   # One consumer a node; the server's own default ends at 1000 a stream.
   limits {{ default_max_consumers: -1 }}
 }}
@@ -46,6 +46,10 @@ accounts {{
 {"".join(_account(each) for each in accounts)}}}
 system_account: SYS
 """
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # NATS reads JSON's escapes but \u
 
 
 def _account(account: Account) -> str:

@@ -127,6 +127,10 @@ async def _create(client: Any, request: dict[str, Any], name: str) -> dict[str, 
     return result
 
 
+def test_a_home_may_have_any_name(start_broker: StartBroker) -> None:
+    assert start_broker('a "home" of Jürgen\\s, $HOME # {1}').pid
+
+
 def test_a_port_that_somebody_else_holds_is_named_in_the_error(
     start_broker: StartBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
