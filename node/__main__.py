@@ -10,7 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from node.config import Settings, node_name, parser, settings
+from schemas import logs
 from schemas.errors import BadInput, FogError
+from schemas.logs import fields
 
 USAGE, FAILED = 2, 1
 
@@ -22,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         told = settings(given)
         if given.show:
             return _show(told, given.json)
-        _log(told.log_level)
+        logs.setup("node", told.log_level)
         _run(told)
     except BadInput as error:
         print(f"fog node: {error}", file=sys.stderr)
@@ -33,10 +35,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _log(level: str) -> None:
-    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
 def _show(told: Settings, as_json: bool) -> int:
@@ -63,9 +61,8 @@ def _run(told: Settings) -> None:
         device = Device(overrides=told.device, broker_host=urlsplit(target.url.split(",")[0]).hostname or "")
         if device.pretending:
             logging.getLogger("fog.node").warning(
-                "PRETENDING: this device is played by the environment node=%s played=%s",
-                name,
-                ",".join(device.pretending),
+                "PRETENDING: this device is played by the environment",
+                extra=fields(node=name, played=",".join(device.pretending)),
             )
 
         async def run() -> None:

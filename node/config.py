@@ -39,7 +39,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     memory_mb: Annotated[int, Meta(ge=0)] | None = None
     slots: Annotated[int, Meta(ge=1, le=limits.NODE_QUEUE_MAX)] | None = None
     leave_grace_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
-    log_level: str = "info"
+    log_level: str = ""
     device: dict[str, Any] = {}
 
 

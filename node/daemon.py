@@ -27,6 +27,7 @@ from schemas.bus import Bus
 from schemas.device import DeviceCapabilities, FunctionOffer
 from schemas.errors import FogError
 from schemas.limits import NODE_QUEUE_MAX
+from schemas.logs import fields
 from schemas.membership import Offer
 from schemas.objects import Objects
 from schemas.store import Store
@@ -138,19 +139,19 @@ class Daemon:
                 await self._intake.start()
                 return
             except FogError as error:
-                log.warning("cannot pull work yet error=%s", error.message)
+                log.warning("cannot pull work yet", extra=fields(error=error.message))
                 await asyncio.sleep(1.0)
 
     # What the parts tell.
 
     def _on_registered(self, gone: tuple[str, ...]) -> None:
         for task in gone:
-            log.warning("dropping what the coordinator does not count as ours task=%s", task)
+            log.warning("dropping what the coordinator does not count as ours", extra=fields(task=task))
             self._orders.stop(task, DROPPED)
         self._registered.set()
 
     def _on_lost(self) -> None:
-        log.warning("the broker is gone url=%s", urlsplit(self._target.url).netloc.rpartition("@")[2])
+        log.warning("the broker is gone", extra=fields(url=urlsplit(self._target.url).netloc.rpartition("@")[2]))
         self._device.set_latency(None)
 
     def _on_back(self) -> None:
@@ -176,9 +177,9 @@ class Daemon:
         await self._intake.stop()
         self._member.beat()
         self._member.stop()
-        log.info("left node=%s after_s=%.1f stored=%s", context.node, time.monotonic() - begun, stored)
+        log.info("left", extra=fields(node=context.node, after_s=round(time.monotonic() - begun, 1), stored=stored))
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
-        log.error("pulling work failed error=%s", error)
+        log.error("pulling work failed", extra=fields(error=error))

@@ -25,6 +25,7 @@ from node.runners.frames import (
 )
 from node.runners.pool import Pool
 from node.runners.runner import Runner
+from schemas.logs import fields
 from schemas.task import CommandRun, FunctionRun
 
 log = logging.getLogger("fog.node.executor")
@@ -95,7 +96,7 @@ class Executor:
                 self._watch()
 
     def _cannot_spawn(self, lane: Lane, error: OSError) -> None:
-        log.error("cannot start a runner error=%s", error)
+        log.error("cannot start a runner", extra=fields(error=error))
         head = self.desk.bury(lane)
         if head is not None:
             self._sink.died(head, f"cannot start a runner: {error}", False)
@@ -160,7 +161,7 @@ class Executor:
         if head is not None and lane.doom:
             self._sink.stopped(head, lane.doom, began)
         elif head is not None:
-            log.warning("a runner died task=%s how=%s", head.task.id, how)
+            log.warning("a runner died", extra=fields(task=head.task.id, how=how))
             self._sink.died(head, how, True)
         self._moved()
 

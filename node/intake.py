@@ -16,6 +16,7 @@ from schemas.codec import Decoder
 from schemas.errors import BadInput, FogError
 from schemas.jetstream import create_consumer
 from schemas.limits import NODE_QUEUE_MAX, WORK_ACK_WAIT_S, WORK_PROGRESS_S
+from schemas.logs import fields
 from schemas.pull import Message, Puller, ack, progress
 from schemas.streams import WORK
 from schemas.task import CommandRun, FunctionRun, Task, TaskHead, Work
@@ -110,7 +111,7 @@ class Intake:
     def _bad(self, message: Message, error: Exception) -> None:
         """Nothing can be done with it: it leaves the queue."""
         problem = error if isinstance(error, BadInput) else BadInput("reply", "not a JetStream delivery")
-        log.warning("bad work message subject=%.200s error=%s", message.subject, problem.message)
+        log.warning("bad work message", extra=fields(subject=message.subject, error=problem.message))
         self._context.note_bad("work", problem)
         if message.reply:
             message.term(self._context.bus, problem.message.replace("\r", " ").replace("\n", " "))

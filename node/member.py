@@ -19,6 +19,7 @@ from schemas import limits, subjects
 from schemas.codec import Decoder, encode
 from schemas.device import DeviceCapabilities
 from schemas.errors import BadInput, FogError, NoResponders, Refused, Unreachable
+from schemas.logs import fields
 from schemas.membership import AllReport, Heartbeat, Register, Registered
 
 log = logging.getLogger("fog.node.member")
@@ -110,7 +111,7 @@ class Member:
                 if not told:
                     told = True
                     why = "there is no coordinator yet" if isinstance(error, NoResponders) else error.message
-                    log.warning("waiting to be registered node=%s reason=%s", self._context.node, why)
+                    log.warning("waiting to be registered", extra=fields(node=self._context.node, reason=why))
                 attempt += 1
                 await asyncio.sleep(random.uniform(0, min(RETRY_S[1], RETRY_S[0] * 2.0 ** min(attempt, 10))))
         self._accept(answer, tuple(one.task for one in held))
@@ -144,7 +145,7 @@ class Member:
     def _accept(self, answer: Registered, said: tuple[str, ...]) -> None:
         context = self._context
         if context.boot != answer.boot:
-            log.info("registered node=%s boot=%d term=%d", context.node, answer.boot, answer.term)
+            log.info("registered", extra=fields(node=context.node, boot=answer.boot, term=answer.term))
         context.boot, context.term = answer.boot, max(context.term, answer.term)
         self._interval_s = min(max(0.05, answer.interval_s), limits.SLEEP_MAX_S)
         keep = frozenset(answer.keep)

@@ -14,6 +14,7 @@ from schemas.codec import encode
 from schemas.task import Output
 
 GATHER_S = 0.02  # output waits no longer than this
+PIECES_MAX = 50  # pieces of one attempt within GATHER_S; more are put together, each stream in its order
 BURST_MAX = 8 * limits.OUTPUT_FRAME  # characters of one stream within GATHER_S; what is beyond is left out, and said so
 
 
@@ -24,8 +25,18 @@ class _Piece(Struct):
     left_out: int = 0
 
 
+def _piece_for(pieces: list[_Piece], stream: str) -> _Piece:
+    """The last piece if it is of that stream; of many small ones, the last of that stream."""
+    if pieces and pieces[-1].stream == stream:
+        return pieces[-1]
+    if len(pieces) >= PIECES_MAX:
+        return pieces[-1] if pieces[-1].stream == stream else pieces[-2]
+    pieces.append(_Piece(stream, []))
+    return pieces[-1]
+
+
 class Outputs:
-    """Gathers by attempt. Order is kept within an attempt, also between its streams."""
+    """Gathers by attempt. Order is kept within an attempt; between its two streams as far as PIECES_MAX allows."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -39,10 +50,8 @@ class Outputs:
             self._publish(attempt, "progress", message.text[: limits.REASON_MAX], message.fraction)
             return
         pieces = self._waiting.setdefault(attempt, [])
-        if not pieces or pieces[-1].stream != message.stream:
-            pieces.append(_Piece(message.stream, []))
-        piece = pieces[-1]
-        if sum(p.size for p in pieces) > BURST_MAX or len(pieces) > 200:
+        piece = _piece_for(pieces, message.stream)
+        if piece.size > BURST_MAX:
             piece.left_out += len(message.text)
         else:
             piece.texts.append(message.text)

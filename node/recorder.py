@@ -20,6 +20,7 @@ from schemas import subjects
 from schemas.codec import encode
 from schemas.errors import FogError, StoreRefused
 from schemas.event import CloudEvent, TaskEvent, rfc3339
+from schemas.logs import fields
 from schemas.pull import ack
 from schemas.store import Ack
 from schemas.task import OutcomeKind, Result
@@ -188,7 +189,7 @@ class Recorder:
         if isinstance(answer, Ack) or (isinstance(answer, StoreRefused) and answer.exists):
             self._ack(self._desk.settle(attempt, final=True))
         elif isinstance(answer, StoreRefused) and answer.code != TOO_LARGE:
-            log.error("a result was refused, trying again task=%s error=%s", attempt.task.id, answer.message)
+            log.error("a result was refused, trying again", extra=fields(task=attempt.task.id, error=answer.message))
             asyncio.get_running_loop().call_later(AGAIN_S, self._store_result, attempt, data)
         else:
             why = f"its result was refused: {answer.message}"
@@ -217,7 +218,7 @@ class Recorder:
         if isinstance(answer, Ack):
             self._ack(self._desk.settle(attempt, final=False))
             return
-        log.error("an outcome was refused, trying again task=%s error=%s", attempt.task.id, answer.message)
+        log.error("an outcome was refused, trying again", extra=fields(task=attempt.task.id, error=answer.message))
         asyncio.get_running_loop().call_later(AGAIN_S, self._post, attempt, data)
 
     def _ack(self, replies: tuple[str, ...]) -> None:

@@ -9,6 +9,9 @@ from node.core.attempts import Attempt
 from schemas import limits
 from schemas.task import AttemptError, Blob, History, ItemError, MapRun, Outcome, OutcomeKind, Result, ResultState
 
+# An empty Raw is no JSON: msgspec leaves a field out only when it holds the default itself.
+NO_VALUE = Result("", "", ResultState.SUCCEEDED).value
+
 
 class Ending(Struct, frozen=True):
     """Why an attempt ended without a result.
@@ -104,7 +107,7 @@ def result_of(attempt: Attempt, done: Done, node: str) -> Result:
         node=node,
         placement=history.placement,
         attempts=history.attempts + 1,
-        value=Raw(done.value),
+        value=Raw(done.value) if done.value else NO_VALUE,
         blob=done.blob,
         packed=done.packed,
         blobs=done.blobs,

@@ -69,7 +69,7 @@ class Slot:
             return [self._text(value) for value in _any(items)]
         if self.annotation is Any:
             return _any(items)  # type: ignore[no-any-return]
-        return msgspec.json.decode(items, type=list[self.annotation])  # type: ignore[name-defined,no-any-return]
+        return msgspec.json.decode(items, type=list[self.annotation])  # type: ignore[name-defined]
 
 
 class Function:
