@@ -24,7 +24,8 @@ STEADY_S = 60.0  # a child that ran this long starts again without a longer wait
 SAME_SIGNAL_S = 0.3  # a terminal and a parent may both pass on one Ctrl-C: so close together they are one
 TICK_S = 0.25  # where the system has no SIGCHLD, children are looked at this often
 
-STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if sys.platform != "win32" else [])
+# Windows has no SIGHUP.
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def print_greeting(up: Up) -> None:
 
 
 def _elsewhere(up: Up) -> str:
-    if up.broker.host == LOOPBACK:
+    if up.broker.host in (LOOPBACK, "localhost", "::1"):
         return "Only this machine can connect: --listen ADDRESS lets others in."
     return f"On another machine: copy {up.home.creds} there, then `fog node --creds fog.creds`."
 

@@ -41,6 +41,9 @@ for pid in pids:
         pass
 """
 
+# Windows has no sessions; a process group of its own keeps Ctrl-C away there.
+_OWN_GROUP: int = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+
 Stream = int | IO[bytes] | None
 
 
@@ -66,7 +69,15 @@ def spawn(
     if sys.platform == "linux":
         words = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), program, *words]
     child = subprocess.Popen(
-        words, env=env, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, cwd=cwd, start_new_session=True
+        words,
+        env=env,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=pass_fds,
+        cwd=cwd,
+        start_new_session=True,
+        creationflags=_OWN_GROUP,
     )
     if sys.platform != "linux":
         _guard.add(child.pid)
