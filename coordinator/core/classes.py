@@ -137,6 +137,10 @@ def wanted(needs: Needs) -> Wanted:
 DEFAULT_WANTED = wanted(DEFAULT_NEEDS)
 
 
+# A class without any demand, to ask what stands against a node as such.
+PLAIN = NeedsClass(("function", "", False, False, NOBODY, None, ""), 0, Estimate())
+
+
 class Classes:
     """All classes in use, bounded. Those of tasks that name their node live at that node (`NodeView.pinned`)."""
 

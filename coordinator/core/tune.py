@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 # Placing.
-CANDIDATES = 6  # nodes whose score is worked out for one placement
+CANDIDATES = (
+    4  # nodes whose score is worked out for one placement (of a few random ones the best is nearly the best of all)
+)
 WINDOW_BITS = 64  # node slots that are looked at first, from a random one on
 QUEUE_MS = 50.0  # estimated work, per core, that a node's queue may hold beyond what fits it now
 COST_FLOOR_MS = 0.2  # what any attempt costs a node, however short the function

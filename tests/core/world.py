@@ -1,4 +1,4 @@
-"""A tiny world around the core: makes events, plays the broker's answers, and writes down what the core wants, one line each."""
+"""A tiny world around the core: makes events, plays the broker, and writes down what the core wants, one line each."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ class World:
             self.where[action.task] = (action.node, self.seq)
             return [e.Placed(action.task, action.history.placement, self.seq)]
         if isinstance(action, a.Conclude):
-            head = ResultHead(action.task, action.submitter, action.state, action.node, action.placement, reason=action.reason)
+            head = ResultHead(
+                action.task, action.submitter, action.state, action.node, action.placement, reason=action.reason
+            )
             refused = self.results.setdefault(action.task, head) is not head
             return [e.Concluded(action.task, refused)]
         if isinstance(action, a.AskResults):
@@ -133,7 +135,12 @@ class World:
         key: str = KEY, kinds: tuple[str, ...] = ("function", "map"), **capabilities: Any,
     ) -> list[str]:  # fmt: skip
         offer = Offer(
-            cores, memory_mb, slots or max(1, int(cores)), labels or {}, tuple(FunctionOffer(f) for f in functions.split()), kinds
+            cores,
+            memory_mb,
+            slots or max(1, int(cores)),
+            labels or {},
+            tuple(FunctionOffer(f) for f in functions.split()),
+            kinds,
         )
         caps = DeviceCapabilities(cpu_cores=max(1, int(cores)), **capabilities)
         request = Register(name, key, session, caps, offer, device, held=held)
@@ -152,7 +159,9 @@ class World:
 
     def kill(self, name: str) -> list[str]:
         """Its connection closes and nobody answers."""
-        return self.feed(e.Disconnected(name, "Client Closed")) + self.feed(e.ProbeEnded(name, None, no_responders=True))
+        return self.feed(e.Disconnected(name, "Client Closed")) + self.feed(
+            e.ProbeEnded(name, None, no_responders=True)
+        )
 
     def alive(self, name: str) -> e.ProbeEnded:
         return e.ProbeEnded(name, NodeAnswer(name, self.state.nodes[name].boot))
@@ -172,7 +181,13 @@ class World:
         """A node's success is stored and comes by."""
         held = self.state.tasks[task]
         head = ResultHead(
-            task, "ann", ResultState.SUCCEEDED, node or held.bound, placement or held.history.placement, 1, duration_ms=ms
+            task,
+            "ann",
+            ResultState.SUCCEEDED,
+            node or held.bound,
+            placement or held.history.placement,
+            1,
+            duration_ms=ms,
         )
         return self.feed(e.ResultSeen(self.results.setdefault(task, head)))
 
