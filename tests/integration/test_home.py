@@ -53,7 +53,7 @@ def test_the_record_of_a_running_instance_is_read_back_and_private(home: Home) -
 
 
 def test_a_pid_that_belongs_to_another_process_now_is_not_taken_for_the_instance(home: Home) -> None:
-    running(home, mark=start_mark(os.getppid()))
+    running(home, mark=start_mark(os.getpid()) + "0")
     assert read_instance(home) is None
 
 
