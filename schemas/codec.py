@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -31,14 +31,14 @@ class Decoder(Generic[T]):
 
     __slots__ = ("_decode", "type")
 
-    def __init__(self, kind: type[T] | Any) -> None:
+    def __init__(self, kind: type[T]) -> None:
         self.type = kind
         self._decode = msgspec.json.Decoder(kind).decode
 
     def __call__(self, data: bytes | bytearray | memoryview | msgspec.Raw) -> T:
         """The decoded value. Raises BadInput."""
         try:
-            return self._decode(data)  # type: ignore[no-any-return]
+            return self._decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise as_bad_input(error) from None
 

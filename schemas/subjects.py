@@ -26,6 +26,11 @@ def submit(priority: int, submitter: str, task: str) -> str:
     return f"{ROOT}.task.submit.{priority:d}.{submitter}.{task}"
 
 
+def submitted(task: str) -> str:
+    """The subjects, whatever the priority and the submitter, under which FOG_TASKS may hold a task."""
+    return f"{ROOT}.task.submit.*.*.{task}"
+
+
 def work(node: str, task: str) -> str:
     """FOG_WORK: `task.Work`."""
     return f"{ROOT}.work.{node}.{task}"

@@ -1,0 +1,207 @@
+"""The API: requests on ``api.<noun>.<verb>``, answered by the acting coordinator alone (no queue group: see DESIGN 4).
+
+Each endpoint is a row of a table: what it takes, and the function that answers. Reading ones answer from the core's state;
+for a task that the core does not hold, the streams are asked. A refusal is an `ApiError` under the header of NATS
+micro services, ``Nats-Service-Error-Code``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from msgspec import Struct, structs
+
+from coordinator.core import events as ev
+from coordinator.core import views
+from coordinator.core.machine import Coordinator
+from coordinator.inbound import Bad
+from schemas import api, jetstream, streams, subjects
+from schemas.bus import Bus
+from schemas.codec import Decoder, encode
+from schemas.errors import BadInput, FogError
+from schemas.task import ResultHead, TaskHead
+
+log = logging.getLogger("fog.api")
+
+AT_ONCE = 200  # requests under way; more are refused with ``busy``
+CODES = {"bad-request": 400, "unknown-task": 404, "unknown-node": 404, "done": 409, "not-ready": 503, "busy": 503}
+
+
+class Refusal(Exception):
+    """A request is answered by an `ApiError`."""
+
+    def __init__(self, code: str, message: str, hint: str = "", field: str = "") -> None:
+        super().__init__(message)
+        self.error = api.ApiError(code, message, hint, field)
+
+
+class Api:
+    """Answers requests by the core's state; what must change it is handed on as an event."""
+
+    def __init__(
+        self, bus: Bus, state: Coordinator, hand_on: Callable[[ev.Event], None], bad: Bad, clock: Callable[[], float]
+    ) -> None:
+        self._bus, self._state, self._hand_on, self._bad, self._clock = bus, state, hand_on, bad, clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._result = Decoder(ResultHead)
+        self._task = Decoder(TaskHead)
+        table: dict[str, tuple[type, Callable[[Any], Awaitable[Struct]]]] = {
+            "fleet.status": (api.Empty, self._status),
+            "fleet.functions": (api.Empty, self._functions),
+            "node.list": (api.ListRequest, self._node_list),
+            "node.info": (api.NodeRequest, self._node_info),
+            "node.drain": (api.DrainRequest, self._node_drain),
+            "task.list": (api.ListRequest, self._task_list),
+            "task.info": (api.TaskRequest, self._task_info),
+            "task.cancel": (api.CancelRequest, self._task_cancel),
+        }
+        self._endpoints: dict[str, tuple[Decoder[Any], Callable[[Any], Awaitable[Struct]]]] = {
+            name: (Decoder(kind), answer) for name, (kind, answer) in table.items()
+        }
+
+    def heard(self, subject: str, reply: str, data: bytes, _headers: bytes) -> None:
+        """A request."""
+        if not reply:
+            return
+        if len(self._tasks) >= AT_ONCE:
+            self._refuse(reply, api.ApiError("busy", "too many requests at once", "try again in a moment"))
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(subject, reply, data))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, subject: str, reply: str, data: bytes) -> None:
+        name = ".".join(subjects.tail(subject, 1))
+        try:
+            endpoint = self._endpoints.get(name)
+            if endpoint is None:
+                known = ", ".join(sorted(self._endpoints))
+                raise Refusal("bad-request", f"there is no {name}", f"there are {known}")
+            decode, answer = endpoint
+            self._bus.publish(reply, encode(await answer(decode(data or b"{}"))))
+        except Refusal as refusal:
+            self._refuse(reply, refusal.error)
+        except BadInput as error:
+            self._bad.add("api", subject, str(error))
+            self._refuse(reply, api.ApiError("bad-request", error.problem, error.hint, error.field))
+        except FogError as error:
+            self._refuse(reply, api.ApiError("not-ready", error.message, error.hint))
+        except Exception:
+            log.exception("a request failed subject=%s", subject)
+            self._refuse(reply, api.ApiError("failed", "the coordinator could not answer this", "its log says why"))
+
+    def _refuse(self, reply: str, error: api.ApiError) -> None:
+        code = CODES.get(error.code, 500)
+        message = " ".join(error.message.split())[:200].encode("ascii", "replace")
+        headers = b"Nats-Service-Error: " + message + b"\r\nNats-Service-Error-Code: %d\r\n" % code
+        self._bus.publish(reply, encode(error), headers=headers)
+
+    def stop(self) -> None:
+        """This term is over."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _status(self, _: api.Empty) -> Struct:
+        status = views.status(self._state, self._clock())
+        info = await jetstream.stream_info(self._bus, streams.TASKS)
+        beyond = int(info["state"]["messages"]) - sum(self._state.window.values())
+        bad = dict(self._bad.counts)
+        return structs.replace(
+            status,
+            broker=f"nats-server {self._bus.server_version}",
+            version=importlib.metadata.version("fogfleet"),
+            tasks={**status.tasks, **({"stored": beyond} if beyond > 0 else {})},
+            bad=bad,
+            notes=(*status.notes, *(f"refused {text}" for text in list(self._bad.last)[-5:])),
+        )
+
+    async def _functions(self, _: api.Empty) -> Struct:
+        return views.functions(self._state)
+
+    async def _node_list(self, request: api.ListRequest) -> Struct:
+        return views.nodes(self._state, request, self._clock())
+
+    async def _node_info(self, request: api.NodeRequest) -> Struct:
+        info = views.node_info(self._state, request.node, self._clock())
+        if info is None:
+            raise self._unknown_node(request.node)
+        return info
+
+    async def _node_drain(self, request: api.DrainRequest) -> Struct:
+        if request.node not in self._state.nodes:
+            raise self._unknown_node(request.node)
+        self._hand_on(ev.DrainAsked(request.node, request.deadline_s, request.resume))
+        return api.Done("taken back into service" if request.resume else "draining")
+
+    def _unknown_node(self, node: str) -> Refusal:
+        return Refusal("unknown-node", f"there is no node {node}", "`fog nodes` lists them", "node")
+
+    async def _task_list(self, request: api.ListRequest) -> Struct:
+        return views.tasks(self._state, request)
+
+    async def _task_info(self, request: api.TaskRequest) -> Struct:
+        info = views.task_info(self._state, request.task)
+        if info is not None:
+            return info
+        ended, stored = await self._look_up(request.task)
+        if ended is not None:
+            return _ended_info(ended)
+        if stored is not None:
+            return _stored_info(*stored)
+        raise Refusal(
+            "unknown-task", f"there is no task {request.task}", "`fog tasks` lists those without a result", "task"
+        )
+
+    async def _task_cancel(self, request: api.CancelRequest) -> Struct:
+        if request.task in self._state.tasks:
+            self._hand_on(ev.CancelAsked(request.task, request.submitter, request.reason))
+            return api.Done("cancelled")
+        ended, stored = await self._look_up(request.task)
+        if ended is not None:
+            raise Refusal("done", f"{request.task} has already {ended.state.value}", field="task")
+        if stored is None:
+            raise Refusal(
+                "unknown-task", f"there is no task {request.task}", "`fog tasks` lists those without a result", "task"
+            )
+        head, source, _ = stored
+        self._hand_on(ev.CancelAsked(request.task, head.submitter, request.reason, source))
+        return api.Done("cancelled")
+
+    async def _look_up(self, task: str) -> tuple[ResultHead | None, tuple[TaskHead, ev.Source, str] | None]:
+        """Where a task is that the core does not hold: its result, or its message in FOG_TASKS."""
+        results = await jetstream.multi_last(self._bus, streams.RESULTS, [subjects.result("*", task)])
+        if results:
+            return self._result(results[0].data), None
+        messages = await jetstream.multi_last(self._bus, streams.TASKS, [subjects.submitted(task)])
+        if not messages:
+            return None, None
+        message = messages[0]
+        return None, (self._task(message.data), ev.Source("tasks", message.seq), message.time)
+
+
+def _ended_info(result: ResultHead) -> api.TaskInfo:
+    row = api.TaskRow(
+        result.task,
+        result.submitter,
+        result.state.value,
+        "",
+        "",
+        "",
+        node=result.node,
+        placement=result.placement,
+        attempts=result.attempts,
+        reason=result.reason,
+    )
+    return api.TaskInfo(row, why=api.Why(f"it ran on {result.node}" if result.node else ""), errors=result.errors)
+
+
+def _stored_info(head: TaskHead, _source: ev.Source, _time: str) -> api.TaskInfo:
+    kind = head.run.__struct_config__.tag
+    what = head.run.argv[0] if hasattr(head.run, "argv") else head.run.name
+    row = api.TaskRow(head.id, head.submitter, "queued", head.priority.name.lower(), str(kind), what)
+    why = api.Why("it is stored, and waits behind others of its priority")
+    return api.TaskInfo(row, head.needs, why, retry_limit=head.retry.limit)

@@ -1,0 +1,176 @@
+"""Messages become events. Whatever cannot be understood is counted, kept for a look, and stops nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.bodies import Bodies
+from coordinator.core.events import (
+    Beat,
+    Disconnected,
+    Event,
+    OutcomeArrived,
+    ResultSeen,
+    Source,
+    TaskArrived,
+    WorkFound,
+)
+from schemas import subjects
+from schemas.bus import Bus
+from schemas.codec import Decoder
+from schemas.errors import BadInput
+from schemas.jetstream import StoredMessage
+from schemas.membership import Heartbeat
+from schemas.pull import Message
+from schemas.task import Outcome, ResultHead, ResultState, TaskHead, Work
+
+log = logging.getLogger("fog.inbound")
+
+BAD_KEPT = 20
+
+
+class _Client(Struct):
+    name: str = ""
+
+
+class _Disconnect(Struct):
+    client: _Client
+    reason: str = ""
+
+
+class Bad:
+    """What was refused: counts by kind of subject, and the last few in words."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.last: deque[str] = deque(maxlen=BAD_KEPT)
+
+    def add(self, kind: str, subject: str, problem: str) -> None:
+        """Count a bad message."""
+        self.counts[kind] += 1
+        self.last.append(f"{subject[:200]}: {problem[:300]}")
+        log.warning("refused a message kind=%s subject=%s problem=%s", kind, subject[:200], problem[:300])
+
+
+class Inbound:
+    """Decodes each kind of message and hands the event on. One for each term of a coordinator."""
+
+    def __init__(self, bus: Bus, bodies: Bodies, hand_on: Callable[[Event], None], bad: Bad) -> None:
+        self._bus = bus
+        self._bodies = bodies
+        self._hand_on = hand_on
+        self.bad = bad
+        self.fresh_after_seq = 0  # TASKS up to this sequence were stored before we took over
+        self._task = Decoder(TaskHead)
+        self._work = Decoder(Work)
+        self._outcome = Decoder(Outcome)
+        self._beat = Decoder(Heartbeat)
+        self._result = Decoder(ResultHead)
+        self._disconnect = Decoder(_Disconnect)
+
+    def task(self, message: Message) -> None:
+        """A delivery of FOG_TASKS. One that nobody could ever run leaves the queue with its reason logged."""
+        try:
+            head = self._task(message.data)
+            _, submitter, task = subjects.tail(message.subject, 2)
+            _must_match(head, submitter, task)
+        except (BadInput, ValueError) as error:
+            self.bad.add("task", message.subject, str(error))
+            message.term(self._bus, "not a task")
+            return
+        self._bodies.hold(head.id, message.data)
+        seq = message.seq
+        maybe_done = seq <= self.fresh_after_seq or message.delivered > 1
+        source = Source("tasks", seq, message.reply)
+        self._hand_on(TaskArrived(head, source, message.stored_at, maybe_done))
+
+    def outcome(self, message: Message) -> None:
+        """A delivery of FOG_OUTCOMES."""
+        try:
+            outcome = self._outcome(message.data)
+            head = self._task(outcome.task)
+            node, task = subjects.tail(message.subject, 1)
+            if node != outcome.node or task != head.id:
+                raise BadInput("node", "not the one that the subject names")
+        except (BadInput, ValueError) as error:
+            self.bad.add("outcome", message.subject, str(error))
+            message.term(self._bus, "not an outcome")
+            return
+        self._bodies.hold(head.id, bytes(outcome.task))
+        # The event carries on only what is decided by; the body waits in `bodies`.
+        bare = msgspec.structs.replace(outcome, task=msgspec.Raw(b""))
+        self._hand_on(OutcomeArrived(head, bare, Source("outcomes", message.seq, message.reply)))
+
+    def beat(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
+        """A heartbeat. Its subject is what the broker lets a node publish on, so it must be the node that it names."""
+        try:
+            beat = self._beat(data)
+            if subject[subject.rfind(".") + 1 :] != beat.node:
+                raise BadInput("node", "not the one that the subject names")
+        except BadInput as error:
+            self.bad.add("heartbeat", subject, str(error))
+            return
+        self._hand_on(Beat(beat))
+
+    def done(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
+        """A result that FOG_RESULTS stored."""
+        head = self._result_head(subject, data)
+        if head is not None:
+            self._hand_on(ResultSeen(head))
+
+    def _result_head(self, subject: str, data: bytes) -> ResultHead | None:
+        """What a stored result says. One that cannot be read still ends its task, which the subject names: it is stored."""
+        try:
+            submitter, task = subjects.tail(subject, 1)
+        except ValueError:
+            self.bad.add("result", subject, "not a result's subject")
+            return None
+        try:
+            result = self._result(data)
+            if result.task != task or result.submitter != submitter:
+                raise BadInput("task", "not the one that the subject names")
+        except BadInput as error:
+            self.bad.add("result", subject, str(error))
+            return ResultHead(task, submitter, ResultState.FAILED, reason=f"its result cannot be read: {error}")
+        return result
+
+    def disconnect(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
+        """The broker's own event: a connection of our account closed."""
+        try:
+            said = self._disconnect(data)
+        except BadInput as error:
+            self.bad.add("disconnect", subject, str(error))
+            return
+        if said.client.name.startswith("fog-node-"):
+            self._hand_on(Disconnected(said.client.name.removeprefix("fog-node-"), said.reason))
+
+    def work(self, message: StoredMessage) -> WorkFound | None:
+        """A message of FOG_WORK, found while taking over."""
+        try:
+            work = self._work(message.data)
+            head = self._task(work.task)
+            node, task = subjects.tail(message.subject, 1)
+            if task != head.id:
+                raise BadInput("task", "not the one that the subject names")
+        except (BadInput, ValueError) as error:
+            self.bad.add("work", message.subject, str(error))
+            return None
+        self._bodies.hold(head.id, bytes(work.task))
+        source = Source("work", message.seq)
+        return WorkFound(head, work.history, node, source, work.deadline_at, work.not_before, work.reason)
+
+    def result(self, message: StoredMessage) -> ResultHead | None:
+        """A stored result that was asked for."""
+        return self._result_head(message.subject, message.data)
+
+
+def _must_match(head: TaskHead, submitter: str, task: str) -> None:
+    if head.id != task:
+        raise BadInput("id", "not the one that the subject names")
+    if head.submitter != submitter:
+        raise BadInput("submitter", "not the one that the subject names")

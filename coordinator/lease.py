@@ -1,0 +1,117 @@
+"""Who acts: one key held by compare-and-set, with a lifetime. The revision at which it was taken is the *term*.
+
+The holder renews every ``LEASE_S / 4`` and counts its deadline from *before* each renewal was sent, on the monotonic clock:
+it stops acting before the broker lets the key expire and another take it. Renewals do not change the term.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+import time
+
+from msgspec import Struct
+
+from schemas import limits, streams
+from schemas.bus import Bus
+from schemas.codec import Decoder, encode
+from schemas.errors import Conflict, FogError
+from schemas.kv import Kv
+from schemas.store import Store
+
+log = logging.getLogger("fog.lease")
+
+KEY = "coordinator"
+RENEW_S = limits.LEASE_S / 4
+MARGIN_S = 0.2  # the holder stops this long before its deadline
+
+
+class Holder(Struct, frozen=True):
+    """What the key says: who holds it, and under which term (0 in the first write, which makes the term)."""
+
+    coordinator: str
+    term: int = 0
+
+
+_holder = Decoder(Holder)
+
+
+class Lease:
+    """The coordinator's lease. `acquire` waits for it; then `keep` renews it until it is lost."""
+
+    def __init__(self, bus: Bus, store: Store, name: str) -> None:
+        self._kv = Kv(bus, store, streams.LEASES)
+        self._name = name
+        self._revision = 0
+        self._deadline = 0.0
+        self.term = 0
+
+    @property
+    def valid(self) -> bool:
+        """Whether we may act at this moment."""
+        return time.monotonic() < self._deadline
+
+    async def acquire(self) -> int:
+        """Wait until the lease is ours; the new term. Candidates look at intervals with jitter, and one write wins."""
+        told = ""
+        while True:
+            with contextlib.suppress(FogError):
+                entry = await self._kv.get(KEY, even_deleted=True)
+                if entry is None or entry.deleted:
+                    if await self._take(entry.revision if entry else 0):
+                        return self.term
+                elif (holder := _holder(entry.value).coordinator) != told:
+                    log.info("following: another coordinator acts holder=%s", holder)
+                    told = holder
+            await asyncio.sleep(RENEW_S * random.uniform(0.3, 0.7))
+
+    async def _take(self, revision: int) -> bool:
+        before = time.monotonic()
+        try:
+            taken = await self._write(revision, Holder(self._name))
+        except Conflict:
+            return False
+        self.term = self._revision = taken
+        self._deadline = before + limits.LEASE_S - MARGIN_S
+        return True
+
+    async def _write(self, revision: int, holder: Holder) -> int:
+        ttl_s = math.ceil(limits.LEASE_S)
+        return await self._kv.update(KEY, encode(holder), revision, ttl_s=ttl_s, timeout_s=limits.LEASE_S)
+
+    async def keep(self) -> None:
+        """Renew until somebody else holds the lease; returns then. While the broker does not answer, `valid` ends by itself."""
+        while True:
+            before = time.monotonic()
+            try:
+                self._revision = await self._write(self._revision, Holder(self._name, self.term))
+            except Conflict:
+                if not await self._was_ours(before):
+                    self._deadline = 0.0
+                    return
+            except FogError as error:
+                log.warning("the lease was not renewed error=%s", error.message)
+            else:
+                self._deadline = before + limits.LEASE_S - MARGIN_S
+            await asyncio.sleep(RENEW_S)
+
+    async def _was_ours(self, before: float) -> bool:
+        """A conflict may be with a renewal of our own whose answer was lost: look who wrote last."""
+        try:
+            entry = await self._kv.get(KEY)
+            if entry is None or _holder(entry.value) != Holder(self._name, self.term):
+                return False
+        except FogError:
+            return True  # the broker does not say: try again, `valid` guards meanwhile
+        self._revision = entry.revision
+        self._deadline = before + limits.LEASE_S - MARGIN_S
+        return True
+
+    async def release(self) -> None:
+        """Give it up at once, so that a successor need not wait."""
+        self._deadline = 0.0
+        with contextlib.suppress(FogError):
+            await self._kv.delete(KEY, self._revision)

@@ -1,0 +1,272 @@
+"""Actions become messages. Nothing here decides; what an answer means is for the core, which gets it as an event."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from msgspec import Raw
+
+from coordinator.bodies import Bodies
+from coordinator.core import actions as act
+from coordinator.core.events import (
+    CommandEnded,
+    Concluded,
+    Event,
+    Placed,
+    PlaceFailed,
+    ProbeEnded,
+    ResultsAsked,
+    Source,
+)
+from coordinator.inbound import Inbound
+from coordinator.registrar import Registrar
+from schemas import jetstream, limits, streams, subjects
+from schemas.bus import Bus
+from schemas.codec import Decoder, encode
+from schemas.errors import BadInput, FogError, NoResponders, StoreRefused, Unreachable
+from schemas.eventlog import EventLog
+from schemas.membership import NodeAnswer, NodeCommand
+from schemas.pull import ack
+from schemas.store import Ack, Store
+from schemas.task import Outcome, Result, ResultHead, Work
+
+log = logging.getLogger("fog.coordinator")
+
+PLACE_GIVE_UP_S = 30.0
+COMMAND_S = 2.0
+AGAIN_S = 0.5  # between two tries of what must not be given up
+DELETE_TRIES = 20
+STREAM_OF = {"tasks": streams.TASKS, "work": streams.WORK, "outcomes": streams.OUTCOMES}
+
+_answer = Decoder(NodeAnswer)
+_work = Decoder(Work)
+_outcome = Decoder(Outcome)
+
+
+class Outbound:
+    """Does what the core wants, in order. `hand_on` takes the events that come back. One for each term of a coordinator."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        bodies: Bodies,
+        events: EventLog,
+        inbound: Inbound,
+        registrar: Registrar,
+        hand_on: Callable[[Event], None],
+        wake_at: Callable[[float], None],
+        term: int,
+    ) -> None:
+        self._bus, self._store, self._bodies, self._events = bus, store, bodies, events
+        self._inbound, self._registrar = inbound, registrar
+        self._hand_on, self._wake_at, self._term = hand_on, wake_at, term
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._now = 0.0
+        self._do: dict[type, Callable[[Any], None]] = {
+            act.Place: self._place,
+            act.Remove: self._remove,
+            act.Conclude: self._conclude,
+            act.AskResults: lambda a: self._spawn(self._ask_results(a)),
+            act.Forget: lambda a: self._bodies.drop(a.task),
+            act.Emit: lambda a: self._events.emit(a.kind, a.about, a.key, a.data, self._now),
+            act.Probe: lambda a: self._spawn(self._probe(a)),
+            act.Command: lambda a: self._spawn(self._command(a)),
+            act.StoreNode: lambda a: self._spawn(self._registrar.store(a.record, a.revision, a.reply)),
+            act.Answer: lambda a: self._registrar.answer(a.reply, a.registered),
+            act.Log: _log,
+            act.WakeAt: lambda a: self._wake_at(a.at),
+        }
+
+    def do(self, wanted: list[act.Action], now: float) -> None:
+        """Carry out a turn's actions."""
+        self._now = now
+        do = self._do
+        for action in wanted:
+            do[type(action)](action)
+
+    def stop(self) -> None:
+        """Drop what waits for answers: this term is over."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("an action failed", exc_info=task.exception())
+
+    # Placing
+
+    def _place(self, place: act.Place) -> None:
+        body = self._bodies.get(place.task)
+        if body is None:
+            self._spawn(self._place_by_reading(place))
+        else:
+            self._publish(place, body)
+
+    async def _place_by_reading(self, place: act.Place) -> None:
+        """The body is kept here no longer: read it from where the task lies now."""
+        placement = place.history.placement
+        try:
+            message = await jetstream.get_message(self._bus, STREAM_OF[place.source.stream], seq=place.source.seq)
+        except FogError as error:
+            self._hand_on(PlaceFailed(place.task, placement, error.message))
+            return
+        if message is None:
+            self._hand_on(PlaceFailed(place.task, placement, "its message is gone", final=True))
+            return
+        self._publish(place, _body_of(place.source.stream, message.data))
+
+    def _publish(self, place: act.Place, body: bytes) -> None:
+        work = Work(
+            Raw(body),
+            place.history,
+            self._term,
+            place.deadline_at,
+            place.result_by,
+            place.not_before,
+            place.reason[: limits.REASON_MAX],
+        )
+        task, placement = place.task, place.history.placement
+
+        def on_answer(answer: Ack | FogError) -> None:
+            if isinstance(answer, Ack):
+                if answer.duplicate:
+                    self._spawn(self._look_at(task, placement, answer.seq))
+                    return
+                self._bodies.loosen(task)
+                self._hand_on(Placed(task, placement, answer.seq))
+            else:
+                self._hand_on(PlaceFailed(task, placement, answer.message, final=isinstance(answer, BadInput)))
+
+        subject = subjects.work(place.node, task)
+        self._store.post(subject, encode(work), f"{task}.{placement}", on_answer, give_up_s=PLACE_GIVE_UP_S)
+
+    async def _look_at(self, task: str, placement: int, seq: int) -> None:
+        """*Duplicate* does not mean placed: it tells where the earlier one was stored. Is it there still?"""
+        while True:
+            try:
+                message = await jetstream.get_message(self._bus, streams.WORK, seq=seq)
+                break
+            except FogError:
+                await asyncio.sleep(AGAIN_S)
+        there = message is not None and message.subject.endswith("." + task)
+        self._hand_on(Placed(task, placement, seq, "there" if there else "gone"))
+
+    def _remove(self, remove: act.Remove) -> None:
+        source = remove.source
+        if source.reply:
+            ack(self._bus, source.reply)
+        else:
+            self._spawn(self._delete(source))
+
+    async def _delete(self, source: Source) -> None:
+        for _ in range(DELETE_TRIES):
+            try:
+                await jetstream.delete_message(self._bus, STREAM_OF[source.stream], source.seq)
+                return
+            except FogError as error:
+                problem = error.message
+                await asyncio.sleep(AGAIN_S)
+        log.error("a message was not removed stream=%s seq=%d error=%s", source.stream, source.seq, problem)
+
+    # Results
+
+    def _conclude(self, end: act.Conclude) -> None:
+        result = Result(
+            end.task,
+            end.submitter,
+            end.state,
+            node=end.node,
+            placement=end.placement,
+            attempts=end.attempts,
+            reason=end.reason[: limits.REASON_MAX],
+            errors=end.errors,
+            exit_code=end.exit_code,
+            stdout=end.stdout,
+            stderr=end.stderr,
+        )
+        self._record(
+            end.task, subjects.result(end.submitter, end.task), encode(result), f"{end.task}.{end.state.value}"
+        )
+
+    def _record(self, task: str, subject: str, data: bytes, msg_id: str) -> None:
+        def on_answer(answer: Ack | FogError) -> None:
+            if isinstance(answer, Ack):
+                self._hand_on(Concluded(task))
+            elif isinstance(answer, StoreRefused) and answer.exists:
+                self._hand_on(Concluded(task, refused=True))
+            else:
+                log.error("a result was not stored task=%s error=%s", task, answer.message)
+                self._spawn(self._record_again(task, subject, data, msg_id))
+
+        self._store.post(subject, data, msg_id, on_answer)
+
+    async def _record_again(self, task: str, subject: str, data: bytes, msg_id: str) -> None:
+        await asyncio.sleep(AGAIN_S)
+        self._record(task, subject, data, msg_id)
+
+    async def _ask_results(self, ask: act.AskResults) -> None:
+        found: dict[str, ResultHead | None] = {task: None for _, task in ask.tasks}
+        wanted = [subjects.result(submitter, task) for submitter, task in ask.tasks]
+        while True:
+            try:
+                messages = await jetstream.multi_last(self._bus, streams.RESULTS, wanted)
+                break
+            except FogError as error:
+                log.warning("stored results could not be read, trying again error=%s", error.message)
+                await asyncio.sleep(AGAIN_S)
+        for message in messages:
+            head = self._inbound.result(message)
+            if head is not None:
+                found[head.task] = head
+        self._hand_on(ResultsAsked(found))
+
+    # Nodes
+
+    async def _probe(self, probe: act.Probe) -> None:
+        try:
+            answer = await self._request(probe.node, "probe", NodeCommand(self._term), limits.PROBE_S)
+        except NoResponders:
+            self._hand_on(ProbeEnded(probe.node, None, no_responders=True))
+        except FogError:
+            self._hand_on(ProbeEnded(probe.node, None))
+        else:
+            self._hand_on(ProbeEnded(probe.node, answer))
+
+    async def _command(self, command: act.Command) -> None:
+        said = NodeCommand(self._term, command.task, command.tasks, command.deadline_s, command.reason)
+        answer: NodeAnswer | None = None
+        try:
+            answer = await self._request(command.node, command.verb, said, COMMAND_S)
+        except FogError as error:
+            log.info("no answer to a command node=%s verb=%s error=%s", command.node, command.verb, error.message)
+        self._hand_on(CommandEnded(command.node, command.verb, command.task, answer))
+
+    async def _request(self, node: str, verb: str, command: NodeCommand, timeout_s: float) -> NodeAnswer:
+        reply = await self._bus.request(subjects.command(node, verb), encode(command), timeout_s)
+        try:
+            return _answer(reply)
+        except BadInput as error:
+            self._inbound.bad.add("answer", subjects.command(node, verb), str(error))
+            raise Unreachable(f"{node} answered what cannot be read") from None
+
+
+def _body_of(stream: str, data: bytes) -> bytes:
+    """The submitted task that a message of this stream carries."""
+    if stream == "work":
+        return bytes(_work(data).task)
+    return bytes(_outcome(data).task) if stream == "outcomes" else data
+
+
+def _log(line: act.Log) -> None:
+    fields = "".join(f" {name}={value}" for name, value in line.fields.items())
+    log.log(logging.getLevelNamesMapping().get(line.level.upper(), logging.INFO), "%s%s", line.text, fields)

@@ -1,0 +1,138 @@
+"""Registrations: who proves to own the key is judged by the core; nobody else is heard.
+
+A first request is answered by a challenge, which needs no memory here: it is the time and a keyed hash of who asked. The
+second one carries the node's signature of it. A challenge lives for `CHALLENGE_S` and only for its own node, key and session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import logging
+import secrets
+from collections.abc import Callable
+
+from coordinator.core.events import Event, NodeRegistering, NodeStored
+from coordinator.inbound import Bad
+from schemas import streams
+from schemas.bus import Bus
+from schemas.codec import Decoder, encode
+from schemas.errors import BadInput, Conflict, FogError
+from schemas.kv import Kv
+from schemas.membership import NodeRecord, Register, Registered
+from schemas.store import Store
+
+log = logging.getLogger("fog.registrar")
+
+CHALLENGE_S = 30.0
+AT_ONCE = 64  # registrations that read the bucket at a time
+WAITING_MAX = 20_000  # registrations under way; more are dropped, and their nodes ask again
+
+
+class Registrar:
+    """Answers ``register.<node>``. `store` and `answer` carry out what the core decides about a registration."""
+
+    def __init__(
+        self, bus: Bus, store: Store, hand_on: Callable[[Event], None], bad: Bad, clock: Callable[[], float]
+    ) -> None:
+        self._bus, self._hand_on, self._bad, self._clock = bus, hand_on, bad, clock
+        self._kv = Kv(bus, store, streams.NODES)
+        self._secret = secrets.token_bytes(32)
+        self._decode = Decoder(Register)
+        self._record = Decoder(NodeRecord)
+        self._turnstile = asyncio.Semaphore(AT_ONCE)
+        self._open: dict[str, Register] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def heard(self, subject: str, reply: str, data: bytes, _headers: bytes) -> None:
+        """A request on ``register.<node>``."""
+        try:
+            request = self._decode(data)
+            if subject[subject.rfind(".") + 1 :] != request.node:
+                raise BadInput("node", "not the one that the subject names")
+            if request.signature:
+                self._check(request)
+        except BadInput as error:
+            self._bad.add("register", subject, str(error))
+            if reply:
+                self.answer(reply, Registered(error=str(error)))
+            return
+        if not reply:
+            return
+        if not request.signature:
+            self.answer(reply, Registered(challenge=self._challenge(request, int(self._clock()))))
+        elif len(self._open) < WAITING_MAX:
+            self._open[reply] = request
+            self._spawn(reply)
+
+    def _challenge(self, request: Register, at: int) -> str:
+        said = f"{at}:{request.node}:{request.session}:{request.key}".encode()
+        return f"{at}:{hmac.new(self._secret, said, hashlib.sha256).hexdigest()}"
+
+    def _check(self, request: Register) -> None:
+        at = request.challenge.partition(":")[0]
+        if not at.isdigit() or abs(self._clock() - int(at)) > CHALLENGE_S:
+            raise BadInput("challenge", "not ours, or too old: ask for a new one")
+        if not hmac.compare_digest(self._challenge(request, int(at)), request.challenge):
+            raise BadInput("challenge", "not one that was given to this node")
+        said = f"{request.node}:{request.session}:{request.challenge}".encode()
+        if not verify(request.key, said, request.signature):
+            raise BadInput("signature", "not made with the key that is named")
+
+    def _spawn(self, reply: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._look_up(reply))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look_up(self, reply: str) -> None:
+        """Read what is known of the node, and let the core judge. (No answer on failure: the node asks again.)"""
+        request = self._open[reply]
+        try:
+            async with self._turnstile:
+                entry = await self._kv.get(request.node, even_deleted=True)
+            record = self._record(entry.value) if entry is not None and not entry.deleted else None
+        except FogError as error:
+            self._open.pop(reply, None)
+            log.warning("a registration could not be looked up node=%s error=%s", request.node, error.message)
+            return
+        self._hand_on(NodeRegistering(request, record, entry.revision if entry else 0, reply))
+
+    async def store(self, record: NodeRecord, revision: int, reply: str) -> None:
+        """Write a node's record by compare-and-set; on a conflict read again, and have it judged again."""
+        try:
+            written = await self._kv.update(record.node, encode(record), revision)
+        except Conflict:
+            if reply in self._open:
+                self._spawn(reply)
+            return
+        except FogError as error:
+            self._open.pop(reply, None)
+            log.warning("a node's record was not stored node=%s error=%s", record.node, error.message)
+            return
+        self._hand_on(NodeStored(record, reply, written))
+
+    def answer(self, reply: str, registered: Registered) -> None:
+        """Answer a registration, for good or for now."""
+        self._open.pop(reply, None)
+        self._bus.publish(reply, encode(registered))
+
+    def stop(self) -> None:
+        """This term is over."""
+        for task in self._tasks:
+            task.cancel()
+
+
+def verify(key: str, said: bytes, signature: str) -> bool:
+    """Whether `signature` (base64) is `key`'s (a public user nkey) of `said`."""
+    from nacl.exceptions import BadSignatureError
+    from nacl.signing import VerifyKey
+
+    try:
+        raw = base64.b32decode(key + "=" * (-len(key) % 8))  # one byte of kind, 32 of key, two of checksum
+        VerifyKey(raw[1:33]).verify(said, base64.b64decode(signature, validate=True))
+    except (BadSignatureError, binascii.Error, ValueError, TypeError):
+        return False
+    return True

@@ -1,0 +1,118 @@
+"""The coordinator as a service: connects, waits for the lease, acts while it holds it, follows when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from coordinator.acting import Acting
+from coordinator.clock import Clock
+from coordinator.inbound import Bad
+from coordinator.lease import Lease
+from schemas import jetstream
+from schemas.bus import Bus
+from schemas.errors import FogError
+from schemas.store import Store
+from schemas.target import Target
+
+log = logging.getLogger("fog.coordinator")
+
+AGAIN_S = 1.0
+
+
+class Service:
+    """A coordinator named `name` at `target`. `run` returns after `stop`."""
+
+    def __init__(self, target: Target, name: str, replicas: int) -> None:
+        self._target, self._name, self._replicas = target, name, replicas
+        self._stopping = asyncio.Event()
+        self._acting: Acting | None = None
+        self._bad = Bad()
+        self._clock = Clock()
+
+    def stop(self) -> None:
+        """End `run` in an orderly way: the lease is given up at once."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until stopped. Raises BrokerUnfit when the broker will never do."""
+        bus = await self._connect()
+        if bus is None:
+            return
+        store = Store(bus)
+        try:
+            await self._prepare(bus)
+            while not self._stopping.is_set():
+                await self._one_term(bus, store)
+        finally:
+            store.close()
+            await bus.close()
+
+    async def _connect(self) -> Bus | None:
+        connecting = asyncio.ensure_future(
+            Bus.connect(
+                self._target,
+                name=f"fog-coordinator-{self._name}",
+                on_lost=self._link_lost,
+                on_back=self._link_back,
+                wait=True,
+            )
+        )
+        await self._or_stop(connecting)
+        return None if self._stopping.is_set() else connecting.result()
+
+    async def _prepare(self, bus: Bus) -> None:
+        """Make the streams; a broker that has just started may need a moment."""
+        for last in [False] * 20 + [True]:
+            try:
+                await jetstream.ensure_streams(bus, self._replicas)
+                return
+            except FogError as error:
+                if last or self._stopping.is_set():
+                    raise
+                log.warning("the streams could not be made, trying again error=%s", error.message)
+                await asyncio.sleep(AGAIN_S)
+
+    async def _one_term(self, bus: Bus, store: Store) -> None:
+        lease = Lease(bus, store, self._name)
+        acquiring = asyncio.ensure_future(lease.acquire())
+        await self._or_stop(acquiring)
+        if self._stopping.is_set():
+            return
+        keeping = asyncio.ensure_future(lease.keep())
+        acting = Acting(bus, store, lease, self._clock, self._name, self._bad)
+        try:
+            await acting.start()
+            self._acting = acting
+            await self._or_stop(keeping)
+            log.log(logging.INFO if self._stopping.is_set() else logging.WARNING, "stepping down term=%d", lease.term)
+        except FogError as error:
+            log.error("could not take over, trying again error=%s", error.message)
+            await asyncio.sleep(AGAIN_S)
+        finally:
+            self._acting = None
+            keeping.cancel()
+            await acting.stop("stopping" if self._stopping.is_set() else "lease lost")
+            if lease.valid:
+                await lease.release()
+
+    async def _or_stop(self, work: asyncio.Future[Any]) -> None:
+        """Wait for `work`, or until told to stop, which cancels it."""
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if self._stopping.is_set() and not work.done():
+            work.cancel()
+        elif work.done() and not work.cancelled() and work.exception() is not None and not self._stopping.is_set():
+            raise work.exception()  # type: ignore[misc]
+
+    def _link_lost(self) -> None:
+        log.warning("the broker link is down")
+        if self._acting is not None:
+            self._acting.link_lost()
+
+    def _link_back(self) -> None:
+        log.info("the broker link is back")
+        if self._acting is not None:
+            self._acting.link_back()
