@@ -6,7 +6,7 @@ read has its name in `sources`. Nothing is ever guessed. Names follow the operat
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from schemas.names import Word
 
 
-class DeviceType(str, Enum):
+class DeviceType(StrEnum):
     """The kinds of device that the fleet tells apart."""
 
     SMARTPHONE = "smartphone"
@@ -25,7 +25,7 @@ class DeviceType(str, Enum):
     EDGE_SERVER = "edge_server"
 
 
-class NetworkType(str, Enum):
+class NetworkType(StrEnum):
     """How the device reaches the broker."""
 
     ETHERNET = "ethernet"
@@ -35,7 +35,7 @@ class NetworkType(str, Enum):
     OTHER = "other"
 
 
-class NetworkQuality(str, Enum):
+class NetworkQuality(StrEnum):
     """The measured link to the broker, best first."""
 
     EXCELLENT = "excellent"
@@ -45,7 +45,7 @@ class NetworkQuality(str, Enum):
     OFFLINE = "offline"
 
 
-class ThermalState(str, Enum):
+class ThermalState(StrEnum):
     """Heat by the thresholds of the sensor's kind (SPEC 5.2)."""
 
     NORMAL = "normal"
@@ -55,7 +55,7 @@ class ThermalState(str, Enum):
     CRITICAL = "critical"
 
 
-class SensorKind(str, Enum):
+class SensorKind(StrEnum):
     """Which thresholds a temperature is judged by: a CPU package runs hotter than a skin or a battery."""
 
     BATTERY = "battery"
@@ -101,18 +101,18 @@ class DeviceState(Struct, frozen=True, omit_defaults=True):
     `sources` and `unknown` come whole, or not at all when neither changed.
     """
 
-    cpu_utilization: Annotated[float, Meta(ge=0, le=1)] | None | UnsetType = UNSET
-    ram_available_mb: Count | None | UnsetType = UNSET
-    storage_free_mb: Count | None | UnsetType = UNSET
-    battery_percent: Percent | None | UnsetType = UNSET
-    is_charging: bool | None | UnsetType = UNSET
-    mains: bool | None | UnsetType = UNSET
-    temperature_c: Annotated[float, Meta(ge=-100, le=250)] | None | UnsetType = UNSET
-    temperature_sensor: SensorKind | None | UnsetType = UNSET
-    thermal_state: ThermalState | None | UnsetType = UNSET
-    network_type: NetworkType | None | UnsetType = UNSET
-    network_metered: bool | None | UnsetType = UNSET
-    network_quality: NetworkQuality | None | UnsetType = UNSET
+    cpu_utilization: Annotated[float, Meta(ge=0, le=1)] | UnsetType | None = UNSET
+    ram_available_mb: Count | UnsetType | None = UNSET
+    storage_free_mb: Count | UnsetType | None = UNSET
+    battery_percent: Percent | UnsetType | None = UNSET
+    is_charging: bool | UnsetType | None = UNSET
+    mains: bool | UnsetType | None = UNSET
+    temperature_c: Annotated[float, Meta(ge=-100, le=250)] | UnsetType | None = UNSET
+    temperature_sensor: SensorKind | UnsetType | None = UNSET
+    thermal_state: ThermalState | UnsetType | None = UNSET
+    network_type: NetworkType | UnsetType | None = UNSET
+    network_metered: bool | UnsetType | None = UNSET
+    network_quality: NetworkQuality | UnsetType | None = UNSET
     sources: dict[str, str] | UnsetType = UNSET
     unknown: dict[str, str] | UnsetType = UNSET
 

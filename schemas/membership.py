@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -12,7 +12,7 @@ from schemas.device import DeviceCapabilities, DeviceState, FunctionOffer
 from schemas.names import Id
 
 
-class NodeState(str, Enum):
+class NodeState(StrEnum):
     """A node as the coordinator sees it."""
 
     ONLINE = "online"

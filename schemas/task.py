@@ -6,7 +6,7 @@ A *task* is one unit of dispatch, an *attempt* one start of it on one node, a *p
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
@@ -24,7 +24,7 @@ class TaskPriority(IntEnum):
     CRITICAL = 10
 
 
-class TaskType(str, Enum):
+class TaskType(StrEnum):
     """What the guide calls a task's type; a task may carry the user's own word instead."""
 
     INFERENCE = "inference"
@@ -35,7 +35,7 @@ class TaskType(str, Enum):
     VALIDATION = "validation"
 
 
-class ResultState(str, Enum):
+class ResultState(StrEnum):
     """How a task ended. Exactly one of these is ever recorded for a task."""
 
     SUCCEEDED = "succeeded"
@@ -44,7 +44,7 @@ class ResultState(str, Enum):
     EXPIRED = "expired"
 
 
-class OutcomeKind(str, Enum):
+class OutcomeKind(StrEnum):
     """Why an attempt ended without a result."""
 
     FAILED = "failed"  # counts against the retries
