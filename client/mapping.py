@@ -204,7 +204,9 @@ class Mapping:
     def _send(self, span: Span, packed: Packed) -> None:
         job, record = self._job.id, self._job.record
         task = chunk_id(record.secret, job, span)
-        run = MapRun(record.function, job, span.first, span.count, packed.items, packed.files, packed.packed)
+        run = MapRun(record.function, job, span.first, span.count, files=packed.files, packed=packed.packed)
+        if packed.items is not None:  # left at its default otherwise: only that very object is omitted on the wire
+            run = MapRun(record.function, job, span.first, span.count, packed.items)
         self._open[task] = span
         future = self._submitter.post(self._submitter.fill(self._job.template, run, packed.size, task))
         future.add_done_callback(partial(self._came, task, span))

@@ -28,7 +28,7 @@ class Packed(Struct, frozen=True):
 
     count: int
     size: int = 0
-    items: Raw = Raw(b"")
+    items: Raw | None = None
     files: tuple[Blob, ...] = ()
     packed: Blob | None = None
     error: str = ""
