@@ -77,7 +77,7 @@ class NeedsClass:
         self.park_at = 0.0
         self.used_at = 0.0
         self.dead = False
-        self.words, self.words_at = "", -1.0
+        self.words, self.words_at = "", float("-inf")
 
     def look_at(self, node: NodeView) -> bool:
         """Work out this node's bits anew; True if it became ready."""

@@ -29,7 +29,7 @@ TRANSITIONS: dict[Life, frozenset[Life]] = {
     Life.WAITING: frozenset({Life.QUEUED, Life.PLACING, Life.CONCLUDING, Life.PLACED, Life.ASKING}),
     Life.PLACING: frozenset({Life.PLACED, Life.WAITING, Life.QUEUED, Life.ASKING, Life.CONCLUDING}),
     Life.PLACED: frozenset({Life.ASKING, Life.WAITING, Life.QUEUED, Life.CONCLUDING}),
-    Life.ASKING: frozenset({Life.QUEUED, Life.WAITING, Life.PLACED, Life.CONCLUDING}),
+    Life.ASKING: frozenset({Life.QUEUED, Life.WAITING, Life.PLACING, Life.PLACED, Life.CONCLUDING}),
     Life.CONCLUDING: frozenset({Life.ASKING}),  # our result was refused: somebody else's is there
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 
 from coordinator.core.accounts import has_room
 from coordinator.core.classes import NeedsClass
@@ -13,7 +14,6 @@ from coordinator.core.record import Life, TaskRecord
 from coordinator.core.state import Coordinator
 from schemas import limits
 from schemas.api import Against, Why
-from schemas.membership import NodeState
 
 NODES_TOLD = 20
 WORDS_FRESH_S = 1.0
@@ -53,7 +53,7 @@ def why_none(state: Coordinator, task: TaskRecord) -> Why:
     if task.state is Life.WAITING and not task.in_queue:
         text = task.reason or "it backs off before the next try"
     elif task.in_queue:
-        text = words(state, cls, now=-1.0)
+        text = words_now(state, cls)
     else:
         text = "it is being placed"
     return Why(text=text, nodes=len(state.nodes), failing=dict(failing), against=tuple(told))
@@ -76,12 +76,16 @@ def room_reasons(cls: NeedsClass, node: NodeView, priority: int) -> list[tuple[s
 
 
 def words(state: Coordinator, cls: NeedsClass, now: float) -> str:
-    """In one line why nothing takes tasks of a class; kept for a second, since it looks at many nodes."""
-    if 0 <= now - cls.words_at < WORDS_FRESH_S:
-        return cls.words
-    nodes = [n for n, _ in zip(state.nodes.values(), range(WORDS_NODES), strict=False) if n.state is not NodeState.LOST]
-    cls.words, cls.words_at = _words(cls, nodes)[: limits.REASON_MAX], now
+    """`words_now`, kept for a second, since it looks at many nodes and many tasks may ask."""
+    if not 0 <= now - cls.words_at < WORDS_FRESH_S:
+        cls.words, cls.words_at = words_now(state, cls), now
     return cls.words
+
+
+def words_now(state: Coordinator, cls: NeedsClass) -> str:
+    """In one line why nothing takes tasks of a class."""
+    nodes = [n for n in islice(state.nodes.values(), WORDS_NODES) if not n.is_lost()]
+    return _words(cls, nodes)[: limits.REASON_MAX]
 
 
 def _words(cls: NeedsClass, nodes: list[NodeView]) -> str:

@@ -1,0 +1,167 @@
+"""Who is alive: the announced gap, the closed connection, the silence, and when nobody is judged."""
+
+from __future__ import annotations
+
+from coordinator.core import events as e
+from coordinator.core.liveness import TABLE, Cause
+from schemas.membership import NodeState
+from tests.core.world import World
+
+
+def state_of(w: World, node: str = "n1") -> str:
+    return w.state.nodes[node].state.value
+
+
+def settled() -> World:
+    """A coordinator that has acted for longer than a lease, with one node."""
+    w = World()
+    w.now += 100
+    w.join("n1")
+    return w
+
+
+def test_silence_makes_a_node_late_with_a_probe_and_lost_after_three_beats() -> None:
+    w = settled()
+    assert w.wait(6) == []
+    lines = w.wait(1)
+    assert lines == ["emit node.late n1.1.late.2", "probe n1"]
+    assert w.wait(5) == ["probe n1"]
+    assert w.wait(5) == ["emit node.lost n1.1.lost.3"]
+
+
+def test_a_probe_answer_or_a_beat_brings_it_back() -> None:
+    w = settled()
+    w.wait(7)
+    assert state_of(w) == "late"
+    assert w.feed(w.alive("n1")) == ["emit node.online n1.1.online.3"]
+    w.wait(7)
+    assert w.beat("n1") == ["emit node.online n1.1.online.5"]
+
+
+def test_a_closed_connection_and_no_responders_is_lost_at_once() -> None:
+    w = settled()
+    assert w.feed(e.Disconnected("n1", "Client Closed")) == ["probe n1"]
+    assert w.feed(e.ProbeEnded("n1", None, no_responders=True)) == ["emit node.lost n1.1.lost.2"]
+
+
+def test_a_stale_connection_waits_for_the_beats() -> None:
+    w = settled()
+    assert w.feed(e.Disconnected("n1", "Stale Connection")) == []
+    assert w.feed(e.ProbeEnded("n1", None, no_responders=True)) == []
+    assert state_of(w) == "online"
+
+
+def test_a_probe_without_an_answer_is_silence() -> None:
+    w = settled()
+    w.feed(e.Disconnected("n1", "Client Closed"))
+    assert w.feed(e.ProbeEnded("n1", None)) == []
+    assert state_of(w) == "online"
+
+
+def test_a_node_that_reconnected_meanwhile_is_not_lost() -> None:
+    w = settled()
+    w.feed(e.Disconnected("n1", "Client Closed"))
+    w.beat("n1")
+    assert w.feed(e.ProbeEnded("n1", None, no_responders=True)) == []
+
+
+def test_an_announced_gap_comes_before_everything() -> None:
+    w = settled()
+    assert w.beat("n1", asleep=True, next_due_s=600.0) == ["emit node.asleep n1.1.asleep.2"]
+    assert w.kill("n1") == []
+    assert w.wait(590, 5) == []
+    w.wait(130, 1)
+    assert state_of(w) == "lost"
+
+
+def test_a_sleeper_that_wakes_early_is_watched_at_its_usual_pace() -> None:
+    w = settled()
+    w.beat("n1", asleep=True, next_due_s=600.0)
+    w.wait(5)
+    w.beat("n1")
+    w.wait(18)
+    assert state_of(w) == "lost"
+
+
+def test_a_sleeping_node_gets_no_work() -> None:
+    w = settled()
+    w.beat("n1", asleep=True, next_due_s=600.0)
+    w.submit("t1")
+    assert w.states() == {"t1": "queued"}
+    w.wait(3)
+    assert w.states() == {"t1": "waiting"}
+    w.beat("n1")
+    assert w.states() == {"t1": "placed"}
+
+
+def test_nobody_is_judged_while_our_own_link_is_down_or_fresh() -> None:
+    w = settled()
+    w.feed(e.LinkLost())
+    assert w.wait(100, 1) == []
+    w.feed(e.LinkBack())
+    assert w.wait(14.5) == []
+    assert state_of(w) == "online"
+    w.wait(14)
+    assert state_of(w) == "lost"
+
+
+def test_a_connection_that_closed_with_our_own_link_says_nothing() -> None:
+    """After our link came back only a node heard since then can be lost by *no responders*."""
+    w = settled()
+    w.now += 1
+    w.feed(e.LinkLost(), e.LinkBack())
+    assert w.kill("n1") == ["probe n1"]
+    w.beat("n1")
+    assert w.kill("n1") == ["probe n1", "emit node.lost n1.1.lost.2"]
+
+
+def test_after_a_takeover_silence_counts_from_one_lease_on() -> None:
+    old = World()
+    old.join("n1")
+    old.join("n2")
+    w = World(term=0)
+    w.records = old.records
+    w.feed(*[e.NodeKnown(record, revision) for record, revision in old.records.values()])
+    w.feed(e.TakenOver("c2", 2))
+    w.join("n2")
+    assert w.wait(14, beating=("n2",)) == []
+    w.wait(2, beating=("n2",))
+    assert (state_of(w, "n1"), state_of(w, "n2")) == ("lost", "online")
+
+
+def test_a_kill_right_after_the_start_is_seen_at_once() -> None:
+    w = World()
+    w.join("n1")
+    assert w.kill("n1") == ["probe n1", "emit node.lost n1.1.lost.2"]
+
+
+def test_a_lost_node_that_beats_again_is_online() -> None:
+    w = settled()
+    w.kill("n1")
+    assert w.beat("n1") == ["emit node.online n1.1.online.3"]
+    w.wait(18)
+    assert state_of(w) == "lost", "it is watched again"
+
+
+def test_a_tick_costs_only_what_is_due() -> None:
+    """One alarm a node, whatever it beats."""
+    w = settled()
+    for _ in range(100):
+        w.now += 1
+        w.beat("n1")
+        w.feed(e.Tick())
+    assert len(w.state.timers) <= 2
+
+
+def test_a_lost_node_leaves_memory_after_a_day() -> None:
+    w = settled()
+    w.kill("n1")
+    w.wait(86_500, 3600)
+    assert w.state.nodes == {}
+    w.join("n2")
+    assert w.state.nodes["n2"].slot == 0, "its slot is used again"
+
+
+def test_every_cause_has_its_place_in_every_state() -> None:
+    assert set(TABLE) == set(NodeState)
+    assert all(set(row) == set(Cause) for row in TABLE.values())

@@ -1,0 +1,351 @@
+"""The life of a task: its moves, its retries, its one end. Most are transcripts: what the core wants, line by line."""
+
+from __future__ import annotations
+
+from coordinator.core import actions as a
+from coordinator.core import events as e
+from coordinator.core import tune
+from coordinator.core.record import TRANSITIONS, Life
+from schemas.membership import Held
+from schemas.task import History, OutcomeKind, ResultHead, ResultState, Retry
+from tests.core.world import World, head
+
+
+def test_a_task_from_submission_to_result() -> None:
+    w = World()
+    w.join("n1")
+    assert w.submit("t1") == ["place t1.1 at n1", "remove tasks 1", "emit task.assigned t1.1.assigned"]
+    assert w.done("t1") == ["emit task.succeeded t1.1.succeeded", "forget t1"]
+    assert w.state.tasks == {}
+    assert w.state.nodes["n1"].count == 0
+
+
+def test_the_old_place_goes_only_after_the_new_one_is_stored() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    assert w.submit("t1") == ["place t1.1 at n1"]
+    assert w.release() == ["remove tasks 1", "emit task.assigned t1.1.assigned"]
+
+
+def test_a_result_may_overtake_the_ack_of_its_placement() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.submit("t1")
+    assert w.done("t1") == ["remove tasks 1", "emit task.succeeded t1.1.succeeded", "forget t1"]
+    assert w.release() == [], "the node acks its WORK message itself"
+
+
+def test_a_redelivered_submission_is_not_run_twice() -> None:
+    w = World()
+    w.join("n1")
+    arrived = w.arrive("t1")
+    w.feed(arrived)
+    assert w.feed(arrived) == ["remove tasks 1"]
+    w.done("t1")
+    assert w.feed(arrived) == ["remove tasks 1"]
+
+
+def test_a_submission_that_may_be_done_is_looked_up_first() -> None:
+    w = World()
+    w.join("n1")
+    w.results["t1"] = ResultHead("t1", "ann", ResultState.SUCCEEDED, "n0", 4)
+    assert w.submit("t1", maybe_done=True) == [
+        "ask t1",
+        "remove tasks 1",
+        "emit task.succeeded t1.4.succeeded",
+        "forget t1",
+    ]
+    assert w.submit("t2", maybe_done=True)[:2] == ["ask t2", "place t2.1 at n1"]
+
+
+def test_a_failed_attempt_is_tried_elsewhere_with_backoff_and_fails_with_every_error() -> None:
+    w = World()
+    w.join("n1")
+    w.join("n2")
+    w.submit("t1", retry=Retry(limit=2, backoff_s=0.5))
+    first = w.node_of("t1")
+    assert w.outcome("t1", error="one") == ["remove work 2", "emit task.attempt-failed t1.1.failed"]
+    assert w.states() == {"t1": "waiting"}
+    w.wait(1, beating=None)
+    second = w.node_of("t1")
+    assert second != first
+    w.outcome("t1", error="two")  # 1 s × 0.75..1.25
+    w.wait(3, beating=None)
+    lines = w.outcome("t1", error="three")
+    assert "conclude t1 failed: failed after 3 attempts: three" in lines
+    assert lines[-2:] == [f"emit task.failed t1.{w.results['t1'].placement}.failed", "forget t1"]
+    concluded = next(x for x in w.all if isinstance(x, a.Conclude))
+    assert [(x.error, x.attempt, x.kind) for x in concluded.errors] == [
+        ("one", 1, "failed"),
+        ("two", 2, "failed"),
+        ("three", 3, "failed"),
+    ]
+    assert w.state.nodes[first].count == w.state.nodes[second].count == 0
+
+
+def test_a_failed_command_keeps_its_exit_code() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1", retry=Retry(limit=0))
+    w.outcome("t1", error="exit 3", exit_code=3, stdout="out", stderr="err")
+    concluded = next(x for x in w.all if isinstance(x, a.Conclude))
+    assert (concluded.exit_code, concluded.stdout, concluded.stderr, concluded.node) == (3, "out", "err", "n1")
+
+
+def test_a_long_backoff_waits_in_the_waiting_place() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1", retry=Retry(limit=1, backoff_s=10))
+    lines = w.outcome("t1")
+    assert [x for x in lines if "place" in x or "waiting" in x] == [
+        "place t1.2 at _waiting (failed on n1, tried again later)",
+        "emit task.waiting t1.2.waiting",
+    ]
+    w.wait(7, beating=None)
+    assert w.states() == {"t1": "waiting"}
+    w.wait(6, beating=None)
+    assert w.states() == {"t1": "placed"}
+    assert w.state.parked == 0
+
+
+def test_a_returned_task_counts_as_no_failure_and_goes_elsewhere() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1", retry=Retry(limit=0))
+    w.outcome("t1", OutcomeKind.RETURNED, "battery low")
+    w.wait(2, beating=None)
+    assert w.states() == {"t1": "waiting"}, "its only node gave it back, and is left alone for a while"
+    assert w.state.tasks["t1"].history.retries_used == 0
+    w.join("n2")
+    assert w.node_of("t1") == "n2"
+
+
+def test_a_node_that_returned_a_task_may_have_it_again_later() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    w.outcome("t1", OutcomeKind.RETURNED, "user is back")
+    w.wait(tune.SHUN_RETURNED_S + 1, beating=None)
+    assert w.states() == {"t1": "placed"}
+
+
+def test_a_refused_task_never_goes_there_again() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1", retry=Retry(limit=0))
+    w.outcome("t1", OutcomeKind.REFUSED, "unknown function", started=False)
+    w.wait(60, beating=None)
+    assert w.states() == {"t1": "waiting"}
+    assert w.state.tasks["t1"].history.avoid == ("n1",)
+    assert w.state.tasks["t1"].history.attempts == 0
+    w.join("n2")
+    assert w.node_of("t1") == "n2"
+
+
+def test_an_outcome_of_an_older_placement_changes_nothing() -> None:
+    w = World()
+    w.join("n1")
+    w.join("n2")
+    w.submit("t1")
+    old = w.state.tasks["t1"].history
+    w.kill(w.node_of("t1"))
+    assert w.outcome("t1", history=old) == [f"remove outcomes {w.seq}"]
+    assert w.states() == {"t1": "placed"}
+
+
+def test_an_outcome_that_is_redelivered_counts_once() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    held = w.state.tasks["t1"].history
+    w.outcome("t1")
+    w.seq -= 1
+    assert w.outcome("t1", history=held) == []
+    assert w.state.tasks["t1"].history.retries_used == 1
+
+
+def test_cancelling_a_queued_task_is_at_once() -> None:
+    w = World()
+    w.submit("t1")
+    assert w.feed(e.CancelAsked("t1", reason="not needed")) == [
+        "conclude t1 cancelled: not needed",
+        "remove work 2",
+        "emit task.cancelled t1.1.cancelled",
+        "forget t1",
+    ]
+
+
+def test_cancelling_a_running_task_reaches_its_node_and_the_first_stored_result_counts() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    w.hold = True
+    assert w.feed(e.CancelAsked("t1")) == ["command n1 cancel t1", "conclude t1 cancelled: cancelled"]
+    w.done("t1")  # its success was stored first
+    assert w.release() == []
+    assert [x for x in w.log if x.startswith("emit task.") and "assigned" not in x] == [
+        "emit task.succeeded t1.1.succeeded"
+    ]
+
+
+def test_cancelling_while_a_placement_is_on_its_way_leaves_nothing_behind() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.submit("t1")
+    w.feed(e.CancelAsked("t1"))
+    w.release()
+    assert e.Source("work", w.where["t1"][1]) in w.removed
+    assert e.Source("tasks", 1, "r1") in w.removed
+    assert w.state.tasks == {}
+
+
+def test_a_task_unknown_here_can_be_cancelled_by_its_submitter() -> None:
+    w = World()
+    source = e.Source("tasks", 9)
+    lines = w.feed(e.CancelAsked("t9", "ann", "", source))
+    assert lines == ["conclude t9 cancelled: cancelled", "remove tasks 9"]
+
+
+def test_a_deadline_ends_a_task_wherever_it_is() -> None:
+    w = World()
+    w.join("n1", cores=1)
+    w.submit("running", deadline_s=5.0)
+    w.submit("queued", deadline_s=6.0)
+    w.submit("waiting", deadline_s=7.0, function="nowhere")
+    w.wait(8, beating=None)
+    assert {t: r.state.value for t, r in w.results.items()} == dict.fromkeys(
+        ["running", "queued", "waiting"], "expired"
+    )
+    assert "no node fits" in w.results["waiting"].reason
+    assert w.state.tasks == {}
+    assert w.state.nodes["n1"].count == 0
+
+
+def test_a_lost_node_has_its_tasks_looked_up_at_once_and_moved() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    w.submit("t2")
+    w.results["t2"] = ResultHead("t2", "ann", ResultState.SUCCEEDED, "n1", 1)  # stored just before it died
+    w.join("n2", cores=1)
+    assert w.kill("n1") == [
+        "probe n1",
+        "emit node.lost n1.1.lost.2",
+        "emit task.lost t1.1.lost",
+        "emit task.lost t2.1.lost",
+        "ask t1 t2",
+        "remove work 4",
+        "emit task.succeeded t2.1.succeeded",
+        "forget t2",
+        "place t1.2 at n2",
+        "remove work 2",
+        "emit task.assigned t1.2.assigned",
+    ]
+    assert w.state.tasks["t1"].history.lost == 1
+
+
+def test_a_late_result_of_a_lost_attempt_counts_and_stops_the_new_one() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    w.join("n2")
+    w.kill("n1")
+    assert w.done("t1", node="n1", placement=1) == [
+        "command n2 cancel t1",
+        f"remove work {w.where['t1'][1]}",
+        "emit task.succeeded t1.1.succeeded",
+        "forget t1",
+    ]
+    assert w.state.nodes["n2"].count == 0
+
+
+def test_a_task_that_kills_its_nodes_fails_in_the_end() -> None:
+    """Five losses are forgiven, later ones count as failed attempts."""
+    w = World()
+    w.join("n1")
+    w.submit("t1", retry=Retry(limit=1))
+    for i in range(20):
+        if "t1" not in w.state.tasks:
+            break
+        w.join("n1", session=f"s{i + 2}")
+    assert w.results["t1"].state is ResultState.FAILED
+    assert w.state.counts["attempts lost"] == tune.LOST_FREE + 1
+
+
+def test_a_placement_said_to_be_a_duplicate_and_gone_is_looked_up() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.submit("t1")
+    w.hold = False
+    assert w.feed(e.Placed("t1", 1, 5, found="gone"))[:2] == ["ask t1", "place t1.2 at n1"]
+
+
+def test_a_placement_that_the_broker_did_not_take_is_tried_again_as_the_same() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.submit("t1")
+    w.hold, w.held_back = False, []
+    w.feed(e.PlaceFailed("t1", 1, "no answer"))
+    assert "place t1.1 at n1" in w.wait(1.5, beating=None)
+    assert w.states() == {"t1": "placed"}
+
+
+def test_a_placement_that_never_fits_fails_the_task() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.submit("t1")
+    w.hold, w.held_back = False, []
+    lines = w.feed(e.PlaceFailed("t1", 1, "maximum payload exceeded", final=True))
+    assert "conclude t1 failed: the broker refused it: maximum payload exceeded" in lines
+    assert w.state.nodes["n1"].count == 0
+
+
+def found(w: World, task: str, node: str, placement: int, seq: int, **more: object) -> e.WorkFound:
+    history = History(placement, submitted_at=500.0)
+    return e.WorkFound(head(task), history, node, e.Source("work", seq), None, **more)  # type: ignore[arg-type]
+
+
+def test_a_successor_goes_on_from_what_the_streams_hold() -> None:
+    """The highest placement counts, lower ones are removed, waiting tasks wait on, running ones stay."""
+    old = World()
+    old.join("n1")
+    record, revision = old.records["n1"]
+    w = World(term=0)
+    w.records["n1"] = (record, revision)
+    lines = w.feed(
+        e.NodeKnown(record, revision),
+        found(w, "t1", "n1", 2, 10),
+        found(w, "t1", "n0", 1, 4),
+        found(w, "t2", "_waiting", 3, 11, reason="no GPU"),
+        found(w, "t3", "n0", 1, 12),
+    )
+    assert lines == ["remove work 4", "ask t3"]
+    w.seq = 20
+    w.feed(e.TakenOver("c2", 2))
+    assert w.states() == {"t1": "placed", "t2": "waiting", "t3": "queued"}
+    w.join("n1", held=(Held("t1", 2, True),))
+    answer = next(x for x in w.all if isinstance(x, a.Answer))
+    assert answer.registered.keep == ("t1",)
+    assert answer.registered.boot == 1
+    assert w.states() == {"t1": "placed", "t2": "placed", "t3": "placed"}
+    w.done("t1")
+    assert w.state.nodes["n1"].count == 2
+
+
+def test_nothing_is_placed_before_the_takeover_is_complete() -> None:
+    w = World(term=0)
+    w.join("n1")
+    assert [x for x in w.submit("t1") if x.startswith("place")] == []
+    assert "place t1.1 at n1" in w.feed(e.TakenOver("c1", 1))
+
+
+def test_every_state_of_the_table_is_left_and_reached() -> None:
+    reached = {to for targets in TRANSITIONS.values() for to in targets}
+    assert set(TRANSITIONS) == set(Life) == reached
+    assert all(TRANSITIONS.values())
