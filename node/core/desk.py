@@ -38,13 +38,15 @@ class Desk:
         - What is held, or closing, under the same number: the new reply is adopted.
         - A higher number of a task that waits replaces it; of one that runs, the running one goes on under the new number.
           Either way the older message is settled by the newer one.
-        - A lower number than the held one, or what has ended here: acked again.
+        - A lower number than the held or closing one, or what has ended here: acked again.
         """
         task, number = new.task.id, new.placement
         for old in self.closing.get(task, ()):
             if old.placement == number:
                 old.reply, old.seq = new.reply, new.seq
                 return Taken.ADOPTED, ""
+            if old.placement > number:
+                return Taken.SETTLED, new.reply
         held = self.held.get(task)
         if held is not None:
             return self._meet(held, new)
@@ -106,6 +108,7 @@ class Desk:
         if not lane.line:
             return None
         lane.since = now
+        lane.slow = False
         return lane.line[0]
 
     def advance(self, lane: Lane, now: float, duration_s: float) -> Attempt | None:
@@ -149,16 +152,19 @@ class Desk:
             if lane.since is not None
             and lane.line
             and not lane.doom
-            and now - lane.since >= lane.line[0].task.timeout_s
+            and now >= lane.since + lane.line[0].task.timeout_s
         ]
 
     def stuck(self, now: float) -> list[Lane]:
-        """Lanes whose head, thought to be quick, keeps others waiting behind it."""
-        return [
+        """Lanes whose head, thought to be quick, keeps others waiting behind it; from now on they are `slow`."""
+        found = [
             lane
             for lane in self.lanes.open.values()
-            if lane.since is not None and len(lane.line) > 1 and not lane.doom and now - lane.since >= STUCK_S
+            if lane.since is not None and len(lane.line) > 1 and not lane.doom and now >= lane.since + STUCK_S
         ]
+        for lane in found:
+            lane.slow = True
+        return found
 
     def lane_of(self, task: str) -> Lane | None:
         """The lane that has the task in its line, if any."""

@@ -28,7 +28,10 @@ class Room(Struct, frozen=True):
 
 
 class Lane(Struct, eq=False):
-    """One runner's line. The head runs from `since` on (None: its runner is still starting). `doom`: it is being stopped."""
+    """One runner's line. The head runs from `since` on (None: its runner is still starting).
+
+    `doom`: why it is being stopped. `slow`: its head was thought quick and is not, so nothing is lined up behind it.
+    """
 
     number: int
     cores: float
@@ -38,6 +41,7 @@ class Lane(Struct, eq=False):
     load_s: float = 0.0
     since: float | None = None
     doom: str = ""
+    slow: bool = False
 
 
 class Lanes:
@@ -72,7 +76,7 @@ class Lanes:
         """A lane that the quick attempt can stand in without its line growing beyond `up_to_s`."""
         needs, load = attempt.task.needs, attempt.estimate_s
         for lane in self.open.values():
-            if lane.pace != attempt.pace or lane.doom or not lane.line or len(lane.line) >= LINE_MAX:
+            if lane.pace != attempt.pace or lane.doom or lane.slow or not lane.line or len(lane.line) >= LINE_MAX:
                 continue
             if needs.cores <= lane.cores and needs.memory_mb <= lane.memory_mb and lane.load_s + load <= up_to_s:
                 return lane

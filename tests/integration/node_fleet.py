@@ -24,7 +24,7 @@ from schemas.procs import spawn
 from schemas.pull import Message, Puller
 from schemas.store import Store
 from schemas.target import Target
-from schemas.task import FunctionRun, History, Outcome, OutcomeKind, Output, Result, Run, Task, Work
+from schemas.task import FunctionRun, History, Outcome, OutcomeKind, Output, Result, Run, Task, TaskHead, Work
 
 ROOT = Path(__file__).resolve().parents[2]
 register_of: Decoder[Register] = Decoder(Register)
@@ -32,6 +32,7 @@ beat_of: Decoder[Heartbeat] = Decoder(Heartbeat)
 outcome_of: Decoder[Outcome] = Decoder(Outcome)
 result_of: Decoder[Result] = Decoder(Result)
 answer_of: Decoder[NodeAnswer] = Decoder(NodeAnswer)
+head_of: Decoder[TaskHead] = Decoder(TaskHead)
 output_of: Decoder[Output] = Decoder(Output)
 
 
@@ -166,7 +167,7 @@ class Fleet:
         """The outcome that carries the task on."""
 
         def find() -> Outcome | None:
-            same = [o for o in self.outcomes if Decoder(Task)(o.task).id == task.id]
+            same = [o for o in self.outcomes if head_of(o.task).id == task.id]
             return next((o for o in same if kind in (None, o.kind)), None)
 
         found: Outcome = await until(find, timeout_s, f"outcome of {task.id}; {self.log()}")
@@ -176,10 +177,10 @@ class Fleet:
         """Messages in FOG_WORK: not acked yet."""
         return int((await stream_info(self.bus, streams.WORK))["state"]["messages"])
 
-    async def until_acked(self, timeout_s: float = 5.0) -> None:
-        """Wait until FOG_WORK is empty."""
+    async def until_acked(self, timeout_s: float = 5.0, left: int = 0) -> None:
+        """Wait until FOG_WORK is empty, but for what is `left`."""
         deadline = time.monotonic() + timeout_s
-        while await self.waiting_work():
+        while await self.waiting_work() > left:
             assert time.monotonic() < deadline, "the work was not acked"
             await asyncio.sleep(0.01)
 
