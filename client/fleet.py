@@ -31,7 +31,8 @@ from schemas import limits, streams, subjects
 from schemas.api import Done, FunctionRow, NodeInfo, NodeRow, StatusReply, TaskInfo, TaskRow
 from schemas.bus import Bus
 from schemas.codec import Decoder
-from schemas.errors import FogError
+from schemas.device import FunctionOffer
+from schemas.errors import FogError, Refused
 from schemas.event import CloudEvent
 from schemas.jetstream import get_message
 from schemas.kv import Kv
@@ -118,7 +119,8 @@ class Fleet:
     ) -> Result:
         """Run a program on a node whose owner allows it, and return how it ended, whatever its exit code.
 
-        Raises TaskFailed when it did not come to an exit code.
+        An exit code other than 0 is an answer, and is not retried unless the options say so; a lost node's tasks move all
+        the same. Raises TaskFailed when it did not come to an exit code.
         """
         result = await self._run(await self._command_task(argv, env, stdin, options))
         if result.exit_code is None:
@@ -161,6 +163,8 @@ class Fleet:
         if stdin is not None:
             blob = await blob_of(stdin, self._objects, limits.INLINE_MAX, field="stdin")
         run = msgspec.convert({"kind": "command", "argv": list(argv), "env": dict(env or {})}, CommandRun, strict=True)
+        if not options.get("retry"):
+            options.setdefault("retries", 0)
         return self._submit.make(CommandRun(run.argv, run.env, blob), options, blob.size if blob else 0)
 
     async def _run(self, task: Task) -> Result:
@@ -175,7 +179,9 @@ class Fleet:
         await outputs.start()
         try:
             return Handle(self, task.id, await self._submit.start(task), outputs)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                self.cancel_soon(task.id)
             await outputs.close()
             raise
 
@@ -246,6 +252,13 @@ class Fleet:
         """The fleet at a glance."""
         return await self._api.status()
 
+    async def offer(self, function: str, *, needed: bool = True) -> FunctionOffer | None:
+        """How a function is called; None when no coordinator answers, or nobody offers it and that is not `needed`.
+
+        Raises Refused (``unknown-function``), naming what is offered.
+        """
+        return await self._functions.offer(function, needed=needed)
+
     async def functions(self) -> list[FunctionRow]:
         """Everything that is offered now, by name."""
         return list((await self._api.functions()).functions)
@@ -285,6 +298,8 @@ class Fleet:
     async def _cancel_quietly(self, task: str) -> None:
         try:
             await self._api.cancel(task, self.submitter, "its submitter stopped waiting")
+        except Refused as error:
+            log.debug("task %s had ended already: %s", task, error)
         except FogError as error:
             log.warning("could not cancel task %s: %s", task, error)
 

@@ -1,0 +1,122 @@
+"""`fog nodes`, `fog node-info`, `fog drain`."""
+
+from __future__ import annotations
+
+import argparse
+
+import msgspec
+
+from client import show
+from client.commands import common
+from client.fleet import Fleet
+from schemas.api import NodeInfo, NodeRow
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    """The parser of each."""
+    if name == "nodes":
+        made = common.parser(name, "The nodes, and what each has free.")
+        made.add_argument("--state", default="", help="only those in this state")
+        made.add_argument("--label", default="", metavar="KEY=VALUE", help="only those with this label")
+        return made
+    if name == "drain":
+        made = common.parser(name, "Give a node nothing new; what it has, it finishes or hands back by the deadline.")
+        made.add_argument("words", nargs="*", metavar="ID")
+        made.add_argument(
+            "--deadline-s", type=float, default=60.0, metavar="S", help="until then it may finish (default 60)"
+        )
+        made.add_argument("--resume", action="store_true", help="take it back into service")
+        return made
+    made = common.parser(name, "One node: its score with its parts, and each signal with its source.")
+    made.add_argument("words", nargs="*", metavar="ID")
+    return made
+
+
+async def run(name: str, args: argparse.Namespace) -> int:
+    """Run one of them."""
+    async with common.connected(args) as fleet:
+        return await {"nodes": _nodes, "node-info": _info, "drain": _drain}[name](fleet, args)
+
+
+async def _nodes(fleet: Fleet, args: argparse.Namespace) -> int:
+    rows = await fleet.nodes(state=args.state, label=args.label)
+    if args.json:
+        show.print_json(rows)
+        return 0
+    show.print_table(
+        ("NODE", "STATE", "TYPE", "CORES", "MEMORY MB", "HELD/SLOTS", "SCORE", "POWER", "HEAT", "NETWORK", "BEAT"),
+        [_row(row) for row in rows],
+        empty="no node has joined yet: start one with `fog node`",
+    )
+    return 0
+
+
+def _row(row: NodeRow) -> tuple[object, ...]:
+    beat = show.span(row.last_beat_s) + " ago" if row.last_beat_s is not None else ""
+    return (
+        row.node, row.state.value, row.device_type + (" (played)" if row.pretending else ""),
+        f"{row.cores_used:g}/{row.cores:g}", f"{row.memory_used_mb}/{row.memory_mb}", f"{row.held}/{row.slots}",
+        f"{row.score:.2f}", power(row), row.thermal, row.network, beat,
+    )  # fmt: skip
+
+
+def power(row: NodeRow) -> str:
+    """``60 %, charging``, ``25 %``, or nothing where that is not known."""
+    level = "" if row.battery_percent is None else f"{row.battery_percent:g} %"
+    charging = {True: "charging", False: "" if level else "not charging", None: ""}[row.charging]
+    return ", ".join(part for part in (level, charging) if part)
+
+
+async def _drain(fleet: Fleet, args: argparse.Namespace) -> int:
+    node = common.one_word(args, "node")
+    done = await fleet.drain(node, deadline_s=args.deadline_s, resume=args.resume)
+    note = done.note or ("back in service" if args.resume else f"draining, by {args.deadline_s:g} s from now")
+    show.print_json({"node": node, "note": note}) if args.json else print(f"{node}: {note}")
+    return 0
+
+
+async def _info(fleet: Fleet, args: argparse.Namespace) -> int:
+    info = await fleet.node(common.one_word(args, "node"))
+    if args.json:
+        show.print_json(info)
+        return 0
+    row = info.row
+    labels = " ".join(f"{key}={value}" for key, value in row.labels.items())
+    show.print_fields([
+        ("node", row.node), ("state", row.state.value), ("boot", row.boot), ("version", info.version), ("labels", labels),
+        ("first seen", show.clock(info.first_seen)), ("power mode", info.power_mode), ("harvest", info.harvest_state),
+        ("cores", f"{row.cores_used:g} of {row.cores:g} used"), ("memory", f"{row.memory_used_mb} of {row.memory_mb} MiB used"),
+        ("held", f"{row.held} in {row.slots} slots"), ("speed", f"the same work takes {info.speed:.2f} times the fleet's mean"),
+        ("attempts", f"{info.done} done, {info.failed} failed"), ("reserved for", info.reserved_for),
+        ("functions", ", ".join(offer.name for offer in info.functions)), ("kinds", ", ".join(info.kinds)),
+    ])  # fmt: skip
+    for reason in info.fit_reasons:
+        print(f"takes less work: {reason}")
+    _show_score(info)
+    _show_signals("what it is", info.capabilities)
+    _show_signals("how it is now", info.state)
+    for held in info.held:
+        print(f"holds {held.task} ({held.what}, {held.priority}, {'running' if held.running else 'queued'})")
+    return 0
+
+
+def _show_score(info: NodeInfo) -> None:
+    print(f"\nscore {info.score:.2f}")
+    for part in info.parts:
+        print(f"  {part.name:<10} {part.value:.2f} x {part.weight:.0%}  {'; '.join(part.reasons)}")
+
+
+def _show_signals(title: str, signals: msgspec.Struct) -> None:
+    """Every value with its source, every unknown with its reason."""
+    values = msgspec.to_builtins(signals)
+    sources, unknown = values.pop("sources", {}), values.pop("unknown", {})
+    print(f"\n{title}")
+    names = [name for name in signals.__struct_fields__ if name in values or name in unknown]
+    rows = [(name, _value(values.get(name)), unknown.get(name) or sources.get(name, "")) for name in names]
+    show.print_table(("SIGNAL", "VALUE", "SOURCE, OR WHY NOT KNOWN"), rows, empty="  nothing is known")
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "unknown"
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
