@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from random import Random
 from statistics import median
@@ -44,7 +43,7 @@ class Fleet:
         for number in range(nodes):
             self._join(f"node-{number:05d}")
 
-    def _step(self, event: machine.Event) -> list[Action]:
+    def _step(self, event: Event) -> list[Action]:
         return machine.step(self.state, event, self.now)
 
     def _join(self, node: str) -> None:
@@ -73,7 +72,7 @@ class Fleet:
         if len(places) != BATCH or any(place.node.startswith("_") for place in places):
             raise RuntimeError(f"{len(places)} of {BATCH} tasks were placed")
         self.now += 0.001
-        answers: list[machine.Event] = []
+        answers: list[Event] = []
         for number, place in enumerate(places):
             done = ResultHead(
                 place.task, "bench", ResultState.SUCCEEDED, place.node, place.history.placement, 1, duration_ms=1.0
@@ -89,15 +88,10 @@ class Fleet:
 async def placement_growth_ratio() -> Figure:
     """From arrival to forgetting, per task, in interleaved rounds."""
     small, large = Fleet(SMALL), Fleet(LARGE)
-    gc.collect()
-    gc.freeze()  # as the service does once it has taken over: its nodes are no garbage
-    try:
-        for fleet in (small, large):
-            for _ in range(WARM_UP):
-                fleet.place_batch()
-        rounds = [[microseconds(small), microseconds(large)] for _ in range(ROUNDS)]
-    finally:
-        gc.unfreeze()
+    for fleet in (small, large):
+        for _ in range(WARM_UP):
+            fleet.place_batch()
+    rounds = [[microseconds(small), microseconds(large)] for _ in range(ROUNDS)]
     detail = {
         f"us_per_task_with_{SMALL}_nodes": round(median(pair[0] for pair in rounds), 1),
         f"us_per_task_with_{LARGE}_nodes": round(median(pair[1] for pair in rounds), 1),
