@@ -103,7 +103,7 @@ class Daemon:
             self._member = member = Member(
                 context, desk, self._device, capabilities, self._identity, self._on_registered
             )
-            self._orders = orders = Orders(context, desk, executor, recorder, member.beat)
+            self._orders = orders = Orders(context, desk, executor, recorder, member.beat, member.on_term)
             self._intake = Intake(context, desk, executor, recorder, blobs)
             self._registered = asyncio.Event()
             await orders.start()

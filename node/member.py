@@ -26,6 +26,7 @@ log = logging.getLogger("fog.node.member")
 
 ASK_S = 3.0  # for the answer to one registration request
 RETRY_S = (0.2, 5.0)  # the first wait and the longest, with full jitter
+SPREAD_MAX_S = 60.0  # however long a coordinator wants the fleet's registrations spread
 LOOK_AGAIN_S = 600.0  # capabilities are read again this often, and go out when they changed
 VERSION = "0.1.0"
 
@@ -53,6 +54,8 @@ class Member:
         self._due: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._delay_s = 0.0
+        self._registered_term = 0
+        self._asked_term = 0
         self._loop = asyncio.get_running_loop()
 
     async def start(self) -> None:
@@ -65,8 +68,13 @@ class Member:
         except BadInput as error:
             self._context.note_bad("all.report", error)
             return
-        if call.term > self._context.term and self._context.boot:
-            self.again(random.uniform(0, min(max(0.0, call.spread_s), 60.0)))
+        self.on_term(call.term, call.spread_s)
+
+    def on_term(self, term: int, spread_s: float = 0.0) -> None:
+        """A coordinator of `term` spoke: one that this node has not registered with gets a registration, within `spread_s`."""
+        if term > self._registered_term and term > self._asked_term and self._context.boot:
+            self._asked_term = term
+            self.again(random.uniform(0, min(max(0.0, spread_s), SPREAD_MAX_S)))
 
     # Registering.
 
@@ -147,6 +155,7 @@ class Member:
         if context.boot != answer.boot:
             log.info("registered", extra=fields(node=context.node, boot=answer.boot, term=answer.term))
         context.boot, context.term = answer.boot, max(context.term, answer.term)
+        self._registered_term = answer.term
         self._interval_s = min(max(0.05, answer.interval_s), limits.SLEEP_MAX_S)
         keep = frozenset(answer.keep)
         self._on_registered(tuple(task for task in said if task not in keep))

@@ -24,13 +24,19 @@ DRAINING = "the node is draining"
 
 
 class Orders:
-    """Carries out commands. `beat(full)` sends a heartbeat now."""
+    """Carries out commands. `beat(full)` sends a heartbeat now; `on_term` hears every command's term."""
 
     def __init__(
-        self, context: Context, desk: Desk, executor: Executor, recorder: Recorder, beat: Callable[[bool], None]
+        self,
+        context: Context,
+        desk: Desk,
+        executor: Executor,
+        recorder: Recorder,
+        beat: Callable[[bool], None],
+        on_term: Callable[[int], None],
     ) -> None:
         self._context, self._desk, self._executor, self._recorder = context, desk, executor, recorder
-        self._beat = beat
+        self._beat, self._on_term = beat, on_term
         self._subscription: Subscription | None = None
         self._drain: asyncio.TimerHandle | None = None
         self._verbs: dict[str, Callable[[NodeCommand], NodeAnswer]] = {
@@ -66,6 +72,7 @@ class Orders:
         if command.term < context.term:
             return self._answer(ok=False, error=f"term {command.term} is older than {context.term}, seen here")
         context.term = command.term
+        self._on_term(command.term)
         return do(command)
 
     def _answer(self, ok: bool = True, error: str = "", tasks: tuple[str, ...] = ()) -> NodeAnswer:

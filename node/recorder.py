@@ -111,9 +111,10 @@ class Recorder:
     # Ends without a run.
 
     def cancelled(self, attempt: Attempt) -> None:
-        """Say nothing, and let its WORK message go."""
+        """Say nothing, and let its WORK message go. Not final: the coordinator also cancels what it moved away, and such a
+        task may come back under a higher number."""
         self._close(attempt)
-        self._ack(self._desk.settle(attempt, final=True))
+        self._ack(self._desk.settle(attempt, final=False))
 
     def dropped(self, attempt: Attempt) -> None:
         """Say nothing and leave its WORK message, if there still is one, to whoever owns it."""

@@ -126,6 +126,16 @@ async def test_a_coordinator_of_a_newer_term_is_registered_with_as_the_same_sess
     assert len(fleet.registers) == 2, "a term that was seen needs no new registration"
 
 
+async def test_a_command_of_a_newer_term_is_followed_by_a_registration_with_its_coordinator(fleet: Fleet) -> None:
+    await fleet.node()
+    fleet.term = 5
+    assert (await fleet.command("report")).ok
+    await until(lambda: len(fleet.registers) == 2)
+    fleet.bus.publish(subjects.ALL_REPORT, encode(AllReport(term=5, spread_s=0.0)))
+    await fleet.command("report")
+    assert len(fleet.registers) == 2
+
+
 # Heartbeats.
 
 
@@ -165,6 +175,17 @@ async def test_cancel_ends_a_running_command_with_its_whole_tree_within_a_second
     await fleet.until_acked()
     assert (await fleet.result(await fleet.place())).state is ResultState.SUCCEEDED
     assert task.id not in fleet.results and fleet.outcomes == [], "the node itself says nothing of a cancelled task"
+
+
+async def test_a_task_that_was_cancelled_here_runs_when_it_is_placed_here_again(fleet: Fleet) -> None:
+    """The coordinator cancels what it moved away; later the task may come back under a higher number."""
+    await fleet.node()
+    task = await fleet.place(LONG)
+    await until(lambda: fleet.events)
+    await fleet.command("cancel", task=task.id)
+    await fleet.until_acked()
+    await fleet.place(task=task.id, history=History(placement=3))
+    assert (await fleet.result(task)).placement == 3
 
 
 async def test_cancel_of_a_queued_task_is_done_at_once(fleet: Fleet) -> None:
