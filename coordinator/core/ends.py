@@ -15,7 +15,6 @@ from coordinator.core.record import Life, TaskRecord, items_of
 from coordinator.core.state import Coordinator, Out
 from schemas import limits
 from schemas.event import TaskEnded
-from schemas.membership import NodeState
 from schemas.subjects import WAITING
 from schemas.task import ResultHead, ResultState
 
@@ -28,7 +27,7 @@ def result_seen(state: Coordinator, event: ResultSeen, now: float, out: Out) -> 
         finish(state, task, result, now, out)
     elif result.task not in state.done:
         state.strays.pop(result.task, None)
-        remember(state, result.task, result.placement)
+        remember(state, result)
         _tell(state, result, out)
 
 
@@ -41,18 +40,16 @@ def finish(state: Coordinator, task: TaskRecord, result: ResultHead, now: float,
             _learn(node, task, result)
         if result.placement != task.history.placement and task.state in (Life.PLACED, Life.PLACING):
             out.append(Command(node.id, "cancel", task=task.id, reason="it has a result already"))
-    # The node that stored the result acks its WORK message itself, if it lives.
-    acked = (
-        task.state is Life.PLACED and node is not None and node.id == result.node and node.state is not NodeState.LOST
-    )
-    if not (acked and result.placement == task.history.placement):
+    # The node that stored a success acks its WORK message itself, if it lives.
+    acks = task.state is Life.PLACED and node is not None and node.id == result.node and not node.is_lost()
+    if not (acks and result.state is ResultState.SUCCEEDED and result.placement == task.history.placement):
         out.append(Remove(task.source))
     if task.leftovers:
         out.extend(Remove(source) for source in task.leftovers)
     _tell(state, result, out)
     out.append(Forget(task.id))
     drop(state, task)
-    remember(state, task.id, result.placement)
+    remember(state, result)
     if task.why:
         state.done_why[task.id] = task
         if len(state.done_why) > tune.WHY_KEPT:
@@ -111,10 +108,13 @@ def leave_place(state: Coordinator, task: TaskRecord, out: Out) -> None:
     count_out(state, task)
 
 
-def remember(state: Coordinator, task_id: str, placement: int) -> None:
-    """Remember that a task is over, so that what comes of it late is removed and not run."""
+def remember(state: Coordinator, result: ResultHead) -> None:
+    """Remember that a task is over, so that what comes of it late is removed and not run.
+
+    Kept with it is the placement whose WORK message the node acks itself; none where the result is a coordinator's.
+    """
     done = state.done
-    done[task_id] = placement
+    done[result.task] = result.placement if result.state is ResultState.SUCCEEDED else -1
     if len(done) > tune.DONE_KEPT:
         del done[next(iter(done))]
 

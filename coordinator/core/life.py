@@ -101,7 +101,7 @@ def outcome_arrived(state: Coordinator, event: OutcomeArrived, now: float, out: 
         return
     if task is None:
         task = _from_outcome(state, event, now)
-    elif not _is_current(task, outcome, source):
+    elif not _is_current(task, outcome):
         if task.source.stream == "outcomes" and task.source.seq == source.seq:
             task.source = source
         elif task.state is Life.CONCLUDING:
@@ -115,11 +115,10 @@ def outcome_arrived(state: Coordinator, event: OutcomeArrived, now: float, out: 
     _judge(state, task, outcome, now, out)
 
 
-def _is_current(task: TaskRecord, outcome: Outcome, source: Source) -> bool:
+def _is_current(task: TaskRecord, outcome: Outcome) -> bool:
     """Whether it tells of the placement that counts, for the first time."""
-    if task.state is Life.CONCLUDING or outcome.history.placement < task.history.placement:
-        return False
-    return task.source.stream != "outcomes" or outcome.history.placement > task.history.placement
+    placement = outcome.history.placement
+    return task.state is not Life.CONCLUDING and placement >= task.history.placement and placement > task.judged
 
 
 def _from_outcome(state: Coordinator, event: OutcomeArrived, now: float) -> TaskRecord:
@@ -154,6 +153,7 @@ def _judge(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, o
         h, attempts=h.attempts + (1 if outcome.started else 0), errors=(*h.errors, error)[-limits.ERRORS_KEPT :]
     )
     task.last = outcome
+    task.judged = h.placement
     task.running = None
     state.counts[f"attempts {kind.value}"] += 1
     what = "task.returned" if kind is OutcomeKind.RETURNED else "task.attempt-failed"

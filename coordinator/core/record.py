@@ -44,7 +44,7 @@ class TaskRecord:
     """
 
     __slots__ = (
-        "announced", "asked_at", "bound", "cls", "cost_ms", "deadline_at", "head", "history", "id", "in_queue",
+        "announced", "asked_at", "bound", "cls", "cost_ms", "deadline_at", "head", "history", "id", "in_queue", "judged",
         "last", "leftovers", "missed_in", "node", "not_before", "order", "own", "park_reason", "parked",
         "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "since", "source",
         "state", "submitter", "why", "windowed",
@@ -73,6 +73,7 @@ class TaskRecord:
         self.place_failures = 0
         self.asked_at = 0.0
         self.seq = 0
+        self.judged = 0  # the placement whose outcome was taken in
         self.missed_in = -1
         self.bound = ""
         self.park_reason = ""
