@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import signal
 import sys
 import traceback
 from collections.abc import Coroutine
@@ -40,6 +41,9 @@ def measure(name: str) -> Coroutine[Any, Any, Figure]:
 async def run(names: list[str], path: Path) -> int:
     """Measure one figure after the other; one that fails does not stop the rest."""
     found, failed = [], 0
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # so that nothing is left running
     for name in names:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
         try:

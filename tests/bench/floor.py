@@ -24,6 +24,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 
+from schemas.procs import die_with_parent
 from tests.bench.processes import ROOT, environment
 
 STREAM = "FLOOR"
@@ -200,6 +201,7 @@ class Floor:
 
 def main() -> None:
     """A worker: ``python -m tests.bench.floor URL SEED [stored]``."""
+    die_with_parent()
     url, seed, stored = sys.argv[1:4]
     uvloop.run(work(url, seed, stored == "stored"))
 

@@ -10,6 +10,7 @@ from coordinator.core import machine
 from coordinator.core.actions import Action, Place, StoreNode
 from coordinator.core.events import (
     Beat,
+    Event,
     NodeRegistering,
     NodeStored,
     Placed,

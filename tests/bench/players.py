@@ -24,6 +24,7 @@ from schemas.device import DeviceCapabilities, DeviceState, DeviceType
 from schemas.errors import FogError
 from schemas.membership import Heartbeat, NodeAnswer, Offer, Register, Registered
 from schemas.names import new_id
+from schemas.procs import die_with_parent
 from schemas.target import Target
 
 ASKING = 32  # registrations under way at a time
@@ -146,4 +147,5 @@ class Beating:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     uvloop.run(play(sys.argv[1], sys.argv[2], int(sys.argv[3])))

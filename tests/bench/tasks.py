@@ -19,6 +19,7 @@ TASKS = 10_000
 ONE_BY_ONE = 300
 ITEMS = 100_000
 WARM_UP = 2_000
+TIMEOUT_S = 120.0  # of one round
 FLOOR = "hand-written nats-py + uvloop + msgspec pair, 2 workers, one JetStream work queue, no coordinator"
 
 
@@ -38,7 +39,8 @@ async def side_by_side(*, stored: bool = False) -> AsyncIterator[tuple[Floor, cl
 async def submit_all(fleet: client.Fleet, count: int) -> float:
     """Tasks a second over `count` single submits, all awaited and checked."""
     began = time.perf_counter()
-    values = await asyncio.gather(*(fleet.submit("noop", number) for number in range(count)))
+    async with asyncio.timeout(TIMEOUT_S):
+        values = await asyncio.gather(*(fleet.submit("noop", number) for number in range(count)))
     took = time.perf_counter() - began
     if values != list(range(count)):
         raise RuntimeError("a task gave a wrong value")
@@ -48,10 +50,11 @@ async def submit_all(fleet: client.Fleet, count: int) -> float:
 async def map_all(fleet: client.Fleet, count: int) -> float:
     """Items a second of one map over `count` items, every value checked."""
     began, expected = time.perf_counter(), 0
-    async for found in fleet.map("noop", range(count)):
-        if found.value != expected:
-            raise RuntimeError(f"item {expected} gave {found.value!r}")
-        expected += 1
+    async with asyncio.timeout(TIMEOUT_S):
+        async for found in fleet.map("noop", range(count)):
+            if found.value != expected:
+                raise RuntimeError(f"item {expected} gave {found.value!r} {found.error or ''}")
+            expected += 1
     took = time.perf_counter() - began
     if expected != count:
         raise RuntimeError(f"{expected} of {count} items came back")
