@@ -39,9 +39,11 @@ class Source:
         if len(self._ahead) < count:
             await self._fill(count)
         ahead = self._ahead
-        items = list(ahead) if len(ahead) <= count else [ahead.popleft() for _ in range(count)]
-        if len(items) == len(ahead):
+        if len(ahead) <= count:
+            items = list(ahead)
             ahead.clear()
+        else:
+            items = [ahead.popleft() for _ in range(count)]
         self.taken += len(items)
         return items
 
