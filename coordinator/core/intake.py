@@ -77,7 +77,7 @@ def enqueue(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
     """Let the task wait for a node, in the queue of its class or in the waiting place."""
     avoid, task.shun_until = _avoided(task, now)
     cls = classify(state, task, avoid, now)
-    if cls is not None and avoid and not cls.could and task.shun_until and not _only_refused(task, avoid):
+    if cls is not None and avoid and not cls.could and task.shun_until:
         cls = _without_shun(state, task, avoid, now) or cls
     if cls is None:
         _no_class(state, task, now, out)
@@ -116,28 +116,27 @@ def _avoided(task: TaskRecord, now: float) -> tuple[frozenset[str], float]:
     Those that refused it for good; one that returned it for a while; one that it failed on until others had their chance.
     """
     h = task.history
-    if not h.errors and not h.avoid:
+    if not h.errors and not h.avoid and not task.shunned:
         return NOBODY, 0.0
     nodes, until = set(h.avoid), 0.0
-    for error in h.errors:
-        keep = {"returned": tune.SHUN_RETURNED_S}.get(error.kind, 0.0)
-        if error.at + keep > now:
-            nodes.add(error.node)
-            until = max(until, error.at + keep)
+    for node, end in _returned_by(task, now).items():
+        nodes.add(node)
+        until = max(until, end)
     if h.failed_on and not task.shun_until:
         nodes.update(h.failed_on)
         until = max(until, now + tune.SHUN_FAILED_S)
     return frozenset(nodes), until
 
 
-def _only_refused(task: TaskRecord, avoid: frozenset[str]) -> bool:
-    return avoid <= set(task.history.avoid)
+def _returned_by(task: TaskRecord, now: float) -> dict[str, float]:
+    """The nodes that gave it back lately, and until when each is left alone."""
+    told = {e.node: e.at + tune.SHUN_RETURNED_S for e in task.history.errors if e.kind == "returned"}
+    return {node: end for node, end in {**told, **(task.shunned or {})}.items() if end > now}
 
 
 def _without_shun(state: Coordinator, task: TaskRecord, avoid: frozenset[str], now: float) -> NeedsClass | None:
     """No other node is a place for it: one that it failed on will do; one that returned it only after its time."""
-    returned = {e.node for e in task.history.errors if e.kind == "returned" and e.at + tune.SHUN_RETURNED_S > now}
-    kept = frozenset(set(task.history.avoid) | (returned & avoid))
+    kept = frozenset(task.history.avoid) | frozenset(_returned_by(task, now))
     return classify(state, task, kept, now) if kept != avoid else None
 
 

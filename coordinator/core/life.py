@@ -21,7 +21,7 @@ from coordinator.core.state import Coordinator, Out
 from schemas import limits
 from schemas.event import TaskEvent
 from schemas.subjects import WAITING
-from schemas.task import AttemptError, Outcome, OutcomeKind, ResultState
+from schemas.task import AttemptError, History, Outcome, OutcomeKind, ResultState
 
 GONE = "gone"
 
@@ -101,6 +101,7 @@ def outcome_arrived(state: Coordinator, event: OutcomeArrived, now: float, out: 
         return
     if task is None:
         task = _from_outcome(state, event, now)
+        before = None
     elif not _is_current(task, outcome):
         if task.source.stream == "outcomes" and task.source.seq == source.seq:
             task.source = source
@@ -110,8 +111,10 @@ def outcome_arrived(state: Coordinator, event: OutcomeArrived, now: float, out: 
             out.append(Remove(source))
         return
     else:
-        _leave_for_outcome(state, task, outcome, now, out)
+        before = task.history
+        _leave_for_outcome(state, task, out)
     task.source = source
+    task.history = _told(before, outcome, now)
     _judge(state, task, outcome, now, out)
 
 
@@ -133,41 +136,52 @@ def _from_outcome(state: Coordinator, event: OutcomeArrived, now: float) -> Task
     return task
 
 
-def _leave_for_outcome(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, out: Out) -> None:
+def _leave_for_outcome(state: Coordinator, task: TaskRecord, out: Out) -> None:
     """Take the task from where it was: the outcome carries it whole."""
     release(state, task)
     take_out(state, task)
     leave_place(state, task, out)
-    if task.history.placement < outcome.history.placement:
-        task.history = outcome.history
     task.why = ()
+
+
+def _told(before: History | None, outcome: Outcome, now: float) -> History:
+    """The task's history with this attempt in it, as its node wrote it; by our clock, and with what we know besides (that it
+    was lost meanwhile). A node that handed it back before it began has left no trace in it."""
+    told = outcome.history
+    if before is None or before.placement < told.placement:
+        return told
+    errors = before.errors
+    if outcome.started or outcome.kind is not OutcomeKind.RETURNED:
+        kind = outcome.kind.value
+        last = told.errors[-1] if told.errors else AttemptError(outcome.node, told.attempts, now, outcome.error, kind)
+        errors = (*errors, structs.replace(last, at=now))[-limits.ERRORS_KEPT :]
+    attempts = before.attempts + 1 if outcome.started else before.attempts
+    return structs.replace(before, attempts=attempts, errors=errors)
 
 
 def _judge(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, out: Out) -> None:
     """What becomes of it: another try, another node, or the end."""
-    attempt = task.history.attempts + 1
-    kind = outcome.kind
-    error = AttemptError(outcome.node, attempt, now, outcome.error[: limits.ERROR_MAX], kind.value)
-    h = task.history
-    task.history = structs.replace(
-        h, attempts=h.attempts + (1 if outcome.started else 0), errors=(*h.errors, error)[-limits.ERRORS_KEPT :]
-    )
+    kind, h = outcome.kind, task.history
     task.last = outcome
     task.judged = h.placement
     task.running = None
+    task.shun_until = 0.0
     state.counts[f"attempts {kind.value}"] += 1
     what = "task.returned" if kind is OutcomeKind.RETURNED else "task.attempt-failed"
-    data = TaskEvent(task.id, task.submitter, outcome.node, h.placement, attempt, outcome.error[: limits.REASON_MAX])
+    data = TaskEvent(task.id, task.submitter, outcome.node, h.placement, h.attempts, outcome.error[: limits.REASON_MAX])
     out.append(Emit(what, task.id, f"{task.id}.{h.placement}.{kind.value}", data))
     if kind is OutcomeKind.FAILED:
         _failed(state, task, outcome, now, out)
     elif kind is OutcomeKind.RETURNED:
         _returned(state, task, outcome, now, out)
     else:
-        task.history = structs.replace(task.history, avoid=(*task.history.avoid, outcome.node))
+        task.history = structs.replace(h, avoid=_with(h.avoid, outcome.node))
         task.to(Life.QUEUED, now)
-        task.shun_until = 0.0
         enqueue(state, task, now, out)
+
+
+def _with(nodes: tuple[str, ...], node: str) -> tuple[str, ...]:
+    return nodes if node in nodes else (*nodes, node)
 
 
 def _failed(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, out: Out) -> None:
@@ -175,23 +189,24 @@ def _failed(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, 
     if node is not None:
         node.failed += 1
     h = task.history = structs.replace(
-        task.history, retries_used=task.history.retries_used + 1, failed_on=(*task.history.failed_on, outcome.node)
+        task.history,
+        retries_used=task.history.retries_used + 1,
+        failed_on=_with(task.history.failed_on, outcome.node),
     )
     if h.retries_used > task.head.retry.limit:
         fail(state, task, now, out)
         return
-    task.shun_until = 0.0
     retry = task.head.retry
     delay = min(retry.backoff_max_s, retry.backoff_s * 2.0 ** (h.retries_used - 1)) * (0.75 + 0.5 * state.rng.random())
     back_off(state, task, max(delay, outcome.retry_after_s), f"failed on {outcome.node}, tried again later", now, out)
 
 
 def _returned(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, out: Out) -> None:
-    times = sum(1 for e in task.history.errors if e.kind == "returned")
+    task.shunned = {**(task.shunned or {}), outcome.node: now + tune.SHUN_RETURNED_S}
     delay = 0.0
     if outcome.started:
-        delay = min(tune.RETURN_BACKOFF_MAX_S, tune.RETURN_BACKOFF_S * 2.0 ** (times - 1))
-    task.shun_until = 0.0
+        times = sum(1 for e in task.history.errors if e.kind == "returned")
+        delay = min(tune.RETURN_BACKOFF_MAX_S, tune.RETURN_BACKOFF_S * 2.0 ** max(0, times - 1))
     back_off(state, task, max(delay, outcome.retry_after_s), f"given back by {outcome.node}", now, out)
 
 

@@ -46,7 +46,7 @@ class TaskRecord:
     __slots__ = (
         "announced", "asked_at", "bound", "cls", "cost_ms", "deadline_at", "head", "history", "id", "in_queue", "judged",
         "last", "leftovers", "missed_in", "node", "not_before", "order", "own", "park_reason", "parked",
-        "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "since", "source",
+        "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "shunned", "since", "source",
         "state", "submitter", "why", "windowed",
     )  # fmt: skip
 
@@ -69,6 +69,7 @@ class TaskRecord:
         self.result_by = 0.0
         self.not_before = 0.0
         self.shun_until = 0.0
+        self.shunned: dict[str, float] | None = None  # nodes that gave it back, until when they are left alone
         self.placed_at = 0.0
         self.place_failures = 0
         self.asked_at = 0.0

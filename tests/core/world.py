@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from coordinator.core import actions as a
 from coordinator.core import events as e
@@ -13,6 +14,7 @@ from coordinator.core.machine import Coordinator, pump, step
 from schemas.device import DeviceCapabilities, DeviceState, FunctionOffer, ThermalState
 from schemas.membership import Heartbeat, Held, NodeAnswer, NodeRecord, Offer, Register
 from schemas.task import (
+    AttemptError,
     FunctionHead,
     History,
     Needs,
@@ -36,6 +38,21 @@ def head(task: str, function: str = "echo", **more: Any) -> TaskHead:
     more.setdefault("retry", Retry(limit=2, backoff_s=0.5))
     more["priority"] = TaskPriority(more.get("priority", 3))
     return TaskHead(task, "ann", FunctionHead(function), needs=needs, **more)
+
+
+def after(history: History, kind: OutcomeKind, node: str, error: str, *, started: bool = True) -> History:
+    """The history as a node writes it into an outcome. Its clock is far off."""
+    if not started and kind is OutcomeKind.RETURNED:
+        return history
+    attempts = history.attempts + started
+    errors = (*history.errors, AttemptError(node, attempts, 9e9, error, kind.value))
+    return replace(
+        history,
+        attempts=attempts,
+        errors=errors,
+        failed_on=(*history.failed_on, node) if kind is OutcomeKind.FAILED else history.failed_on,
+        avoid=(*history.avoid, node) if kind is OutcomeKind.REFUSED else history.avoid,
+    )
 
 
 class World:
@@ -194,8 +211,9 @@ class World:
     def outcome(self, task: str, kind: OutcomeKind = OutcomeKind.FAILED, error: str = "boom", **more: Any) -> list[str]:
         held = self.state.tasks[task]
         self.seq += 1
-        history = more.pop("history", held.history)
-        outcome = Outcome(msgspec.Raw(b"{}"), history, kind, more.pop("node", held.bound), 1, error, **more)
+        node = more.pop("node", held.bound)
+        history = after(more.pop("history", held.history), kind, node, error, started=more.get("started", True))
+        outcome = Outcome(msgspec.Raw(b"{}"), history, kind, node, 1, error, **more)
         return self.feed(e.OutcomeArrived(held.head, outcome, e.Source("outcomes", self.seq, f"o{self.seq}")))
 
     def node_of(self, task: str) -> str:
