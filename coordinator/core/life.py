@@ -44,6 +44,7 @@ def placed(state: Coordinator, event: Placed, now: float, out: Out) -> None:
         return
     leave_place(state, task, out)
     task.source = Source("work", event.seq)
+    task.source_placement = event.placement
     task.seq = event.seq
     task.place_failures = 0
     if task.bound == WAITING:
@@ -103,19 +104,29 @@ def outcome_arrived(state: Coordinator, event: OutcomeArrived, now: float, out: 
         task = _from_outcome(state, event, now)
         before = None
     elif not _is_current(task, outcome):
-        if task.source.stream == "outcomes" and task.source.seq == source.seq:
-            task.source = source
-        elif task.state is Life.CONCLUDING:
-            task.leftovers = [*(task.leftovers or ()), source]
-        else:
-            out.append(Remove(source))
+        _not_current(state, task, outcome, source, out)
         return
     else:
         before = task.history
         _leave_for_outcome(state, task, out)
     task.source = source
+    task.source_placement = outcome.history.placement
     task.history = _told(before, outcome, now)
     _judge(state, task, outcome, now, out)
+
+
+def _not_current(state: Coordinator, task: TaskRecord, outcome: Outcome, source: Source, out: Out) -> None:
+    """It tells nothing new. But its node has acked the WORK message for it: where that was the task's place, this is it now."""
+    if task.source.stream == "outcomes" and task.source.seq == source.seq:
+        task.source = source  # redelivered: the new reply counts
+    elif task.state is Life.CONCLUDING:
+        task.leftovers = [*(task.leftovers or ()), source]
+    elif outcome.history.placement >= task.source_placement:
+        leave_place(state, task, out)
+        task.source = source
+        task.source_placement = outcome.history.placement
+    else:
+        out.append(Remove(source))
 
 
 def _is_current(task: TaskRecord, outcome: Outcome) -> bool:

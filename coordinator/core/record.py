@@ -44,10 +44,10 @@ class TaskRecord:
     """
 
     __slots__ = (
-        "announced", "asked_at", "bound", "cls", "cost_ms", "deadline_at", "head", "history", "id", "in_queue", "judged",
-        "last", "leftovers", "missed_in", "node", "not_before", "order", "own", "park_reason", "parked",
-        "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "shunned", "since", "source",
-        "state", "submitter", "why", "windowed",
+        "announced", "asked_at", "bound", "cls", "cost_ms", "deadline_at", "head", "history", "id", "in_queue",
+        "judged", "last", "leftovers", "missed_in", "node", "not_before", "order", "own", "park_reason", "parked",
+        "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "shunned", "since",
+        "source", "source_placement", "state", "submitter", "why", "windowed",
     )  # fmt: skip
 
     def __init__(self, head: TaskHead, source: Source, history: History, submitted_at: float, now: float) -> None:
@@ -55,6 +55,7 @@ class TaskRecord:
         self.submitter = head.submitter
         self.head = head
         self.source = source
+        self.source_placement = history.placement  # the placement as which it was stored there
         self.history = history
         self.order = submitted_at
         self.since = now
