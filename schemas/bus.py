@@ -33,6 +33,8 @@ RECONNECT_FIRST_S, RECONNECT_MAX_S = (
     5.0,
 )  # full jitter between 0 and first × 2^n, so that a fleet does not return in step
 OBJECT_TIMEOUT_S = 120
+GATHER_S = 0.001  # messages that need not hurry wait this long for company; all do under load
+BUSY = 6  # messages in the last write that mean load
 WRITE_BUFFER_MAX = 64 << 20  # bytes waiting for the socket; beyond it core messages are dropped and counted
 
 OnMessage = Callable[[str, str, bytes, bytes], None]
@@ -79,7 +81,10 @@ class Bus:
         self._replies: dict[str, OnReply] = {}
         self._inbox = ""
         self._count = 0
-        self._flush_scheduled = False
+        self._urgent = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_count = 0
+        self._last_write = 0.0
         self._closing = False
         self._on_lost: list[Callable[[], None]] = []
         self._on_back: list[Callable[[], None]] = []
@@ -212,8 +217,9 @@ class Bus:
         """Bytes that wait for the socket."""
         return int(self._client._pending_data_size)
 
-    def publish(self, subject: str, data: bytes, *, reply: str = "", headers: bytes = b"") -> None:
-        """Send a core message. Never waits: it goes out at the end of this turn of the event loop.
+    def publish(self, subject: str, data: bytes, *, reply: str = "", headers: bytes = b"", lazy: bool = False) -> None:
+        """Send a core message. Never waits: it goes out at the end of this turn of the event loop, or within `GATHER_S`
+        together with more when many are on their way; a `lazy` one (an ack, an event) always waits for company that long.
 
         `headers` are raw (``b"Nats-Msg-Id: x\\r\\n"``). While the link is down the message is dropped and counted in
         `dropped` (core NATS promises no more); what must arrive goes by `schemas.store.Store`. BadInput if too large.
@@ -229,12 +235,28 @@ class Bus:
             self._out.append(line + head + data + b"\r\n")
         else:
             self._out.append(f"PUB {subject} {reply} {len(data)}\r\n".encode() + data + b"\r\n")
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self._write)
+        if not lazy and not self._urgent:
+            self._urgent = True
+            self._schedule()
+        elif self._timer is None and not self._urgent:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._write)
+
+    def _schedule(self) -> None:
+        """One write costs as much as ten messages, here and at the broker: under load, gather for a moment."""
+        loop = asyncio.get_running_loop()
+        if self._last_count >= BUSY and loop.time() - self._last_write < GATHER_S:
+            if self._timer is None:
+                self._timer = loop.call_later(GATHER_S, self._write)
+        else:
+            loop.call_soon(self._write)
 
     def _write(self) -> None:
-        self._flush_scheduled = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._urgent = False
+        self._last_count = len(self._out)
+        self._last_write = asyncio.get_running_loop().time()
         data = b"".join(self._out)
         self._out.clear()
         client = self._client

@@ -76,7 +76,7 @@ class EventLog:
         self._confirming = batch
         lost_before = self._bus.dropped
         for subject, body, key in batch[:-1]:
-            self._bus.publish(subject, body, headers=b"Nats-Msg-Id: " + key.encode() + b"\r\n")
+            self._bus.publish(subject, body, headers=b"Nats-Msg-Id: " + key.encode() + b"\r\n", lazy=True)
         subject, body, key = batch[-1]
         reconnects = self._bus.reconnects
 

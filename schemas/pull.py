@@ -52,7 +52,7 @@ class Message:
 
     def ack(self, bus: Bus) -> None:
         """It is done and leaves the work queue. Not waited for: a lost ack is a redelivery."""
-        bus.publish(self.reply, b"")
+        bus.publish(self.reply, b"", lazy=True)
 
     def term(self, bus: Bus, reason: str) -> None:
         """It can never be handled: leaves the work queue."""
@@ -61,7 +61,7 @@ class Message:
 
 def ack(bus: Bus, reply: str) -> None:
     """Ack by reply subject alone."""
-    bus.publish(reply, b"")
+    bus.publish(reply, b"", lazy=True)
 
 
 def progress(bus: Bus, reply: str) -> None:
