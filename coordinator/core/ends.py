@@ -53,7 +53,7 @@ def finish(state: Coordinator, task: TaskRecord, result: ResultHead, now: float,
     if task.why:
         state.done_why[task.id] = task
         if len(state.done_why) > tune.WHY_KEPT:
-            del state.done_why[next(iter(state.done_why))]
+            state.done_why.popitem(last=False)
 
 
 def _learn(node: NodeView, task: TaskRecord, result: ResultHead) -> None:
@@ -116,7 +116,7 @@ def remember(state: Coordinator, result: ResultHead) -> None:
     done = state.done
     done[result.task] = result.placement if result.state is ResultState.SUCCEEDED else -1
     if len(done) > tune.DONE_KEPT:
-        del done[next(iter(done))]
+        done.popitem(last=False)
 
 
 def fail(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:

@@ -217,7 +217,7 @@ def _stranger(state: Coordinator, node: NodeView | None, b: Heartbeat, now: floa
     state.strangers.pop(b.node, None)
     state.strangers[b.node] = now
     if len(state.strangers) > tune.STRANGERS_MAX:
-        del state.strangers[next(iter(state.strangers))]
+        state.strangers.popitem(last=False)
     out.append(Command(b.node, "report"))
 
 

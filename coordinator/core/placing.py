@@ -71,17 +71,18 @@ def _find(state: Coordinator, cls: NeedsClass, task: TaskRecord, priority: int) 
     ms = max(tune.COST_FLOOR_MS, task_ms(cls.estimate, items_of(task.head), task.head.estimated_duration_s))
     cls.last_cost = ms
     slots = state.slots
+    cores, memory_mb = cls.cores, cls.memory_mb
     while cls.ready:
         best: Candidate | None = None
         chosen: NodeView | None = None
         seen: list[Candidate] = []
         for slot in sample(cls.ready, len(slots), state.rng.random()):
             node = slots[slot]
-            if node is None or not has_room(node, cls, ms, priority):
-                if node is None:
-                    cls.ready &= ~(1 << slot)
-                else:
-                    cls.block(node)
+            assert node is not None, "a lost node is ready for nothing"
+            # The common case of `has_room`, without the call.
+            free = node.count < node.slots and node.cores_free >= cores and node.memory_free >= memory_mb
+            if not (free and node.reserved is None) and not has_room(node, cls, ms, priority):
+                cls.block(node)
                 continue
             candidate = rank(node, task, cls.large)
             seen.append(candidate)

@@ -11,18 +11,19 @@ from schemas import api
 Candidate = tuple[str, float, float, float, float, float, float]
 
 
-def free_share(node: NodeView) -> float:
-    """The free share of the cores that the node offers, 0..1. With none free it is small, and smaller the longer its queue."""
+def rank(node: NodeView, task: TaskRecord, large: bool) -> Candidate:
+    """Free compute share × power × thermal, × bandwidth for large inputs, less what failed here before.
+
+    The free share is that of the cores that the node offers, 0..1, or what others leave idle of it, if that is less. With no
+    core free it is small, and smaller the longer the node's queue.
+    """
     free = node.cores_free
     if free > 0 and node.count < node.slots:
         share = free / node.cores
-        return share if share < node.idle else node.idle
-    return 0.01 / (1.0 + node.backlog_ms / node.queue_ms)
-
-
-def rank(node: NodeView, task: TaskRecord, large: bool) -> Candidate:
-    """Free compute share × power × thermal, × bandwidth for large inputs, less what failed here before."""
-    share = free_share(node)
+        if share > node.idle:
+            share = node.idle
+    else:
+        share = 0.01 / (1.0 + node.backlog_ms / node.queue_ms)
     score = share * node.power * node.thermal
     bandwidth = 1.0
     if large:
@@ -30,7 +31,7 @@ def rank(node: NodeView, task: TaskRecord, large: bool) -> Candidate:
         score *= bandwidth
     failed = 0.0
     if task.history.failed_on:
-        failed = tune.FAILED_PENALTY * task.history.failed_on.count(node.id)
+        failed = tune.FAILED_PENALTY if node.id in task.history.failed_on else 0.0
         score -= failed
     return (node.id, score, share, node.power, node.thermal, bandwidth, failed)
 

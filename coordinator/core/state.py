@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from random import Random  # the type only: the generator is handed in
 from typing import Any
@@ -36,11 +36,11 @@ class Coordinator:
         self.slots: list[NodeView | None] = []
         self.free_slots: list[int] = []
         self.registering: dict[str, tuple[NodeRegistering, float]] = {}
-        self.strangers: dict[str, float] = {}
+        self.strangers: OrderedDict[str, float] = OrderedDict()
         # tasks
         self.tasks: dict[str, TaskRecord] = {}
-        self.done: dict[str, int] = {}
-        self.done_why: dict[str, TaskRecord] = {}
+        self.done: OrderedDict[str, int] = OrderedDict()  # a plain dict finds its oldest key by a long walk
+        self.done_why: OrderedDict[str, TaskRecord] = OrderedDict()
         self.strays: dict[str, Source | None] = {}
         self.estimates = Estimates()
         self.classes = Classes(self.estimates)

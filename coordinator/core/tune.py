@@ -14,7 +14,7 @@ LONG_S = 300.0  # longer tasks go to a battery only if it charges or is well fil
 LARGE_BYTES = 10_000_000  # more input than this does not go over metered networks
 BATTERY_MIN = 30.0
 BATTERY_LONG_MIN = 70.0
-FAILED_PENALTY = 0.5  # taken off a node's score for each time the task failed there
+FAILED_PENALTY = 0.5  # taken off a node's score when the task failed there before
 
 # Waiting and intake.
 CLASSES_MAX = 1024  # different needs that are kept ready at a time
