@@ -58,15 +58,19 @@ def _run(told: Settings) -> None:
     lock = Lock(folder / "lock", f"node {name}")
     try:
         target = resolve(told.nats or None, Path(told.creds) if told.creds else None, home)
-        device = Device(overrides=told.device, broker_host=urlsplit(target.url.split(",")[0]).hostname or "")
-        if device.pretending:
+        host = urlsplit(target.url.split(",")[0]).hostname or ""
+
+        def make_device() -> Device:
+            return Device(overrides=told.device, broker_host=host)
+
+        if pretending := make_device().pretending:
             logging.getLogger("fog.node").warning(
                 "PRETENDING: this device is played by the environment",
-                extra=fields(node=name, played=",".join(device.pretending)),
+                extra=fields(node=name, played=",".join(pretending)),
             )
 
         async def run() -> None:
-            await Daemon(name, told, target, folder, device).run()
+            await Daemon(name, told, target, folder, make_device).run()
 
         _loop_run(run())
     finally:

@@ -25,7 +25,8 @@ KINDS_TO_ALLOW = ("command",)
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports": "import"}):
     """A node's settings; the names are those of the configuration file. None and empty: not said.
 
-    `leave_grace_s`: how long running work may go on when the node is stopped. `device` overrides signals by field name.
+    `leave_grace_s`: how long running work may go on when the node is stopped. `look_again_s`: what the device is, is read
+    again this often. `device` overrides signals by field name.
     """
 
     name: str = ""
@@ -39,6 +40,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     memory_mb: Annotated[int, Meta(ge=0)] | None = None
     slots: Annotated[int, Meta(ge=1, le=limits.NODE_QUEUE_MAX)] | None = None
     leave_grace_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    look_again_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 600.0
     log_level: str = ""
     device: dict[str, Any] = {}
 
@@ -126,7 +128,7 @@ def _parsed(name: str, value: Any, before: Any) -> Any:
         return {**(before or {}), **({k: _word(v) for k, v in pairs.items()} if name == "device" else pairs)}
     if name in ("import", "allow"):
         return list(value)
-    if name in ("cores", "leave_grace_s", "memory_mb", "slots"):
+    if name in ("cores", "leave_grace_s", "look_again_s", "memory_mb", "slots"):
         try:
             return int(value) if name in ("memory_mb", "slots") else float(value)
         except ValueError:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -50,10 +51,12 @@ def offer_of(settings: Settings, capabilities: DeviceCapabilities, functions: tu
 class Daemon:
     """One node of the fleet, from `run` to a signal."""
 
-    def __init__(self, name: str, settings: Settings, target: Target, folder: Path, device: Device) -> None:
+    def __init__(
+        self, name: str, settings: Settings, target: Target, folder: Path, make_device: Callable[[], Device]
+    ) -> None:
         self._name, self._settings, self._target = name, settings, target
         self._identity = Identity(folder)
-        self._device = device
+        self._make_device, self._device = make_device, make_device()
         self._stop = asyncio.Event()
         self._parts_ready = False
 
@@ -101,8 +104,9 @@ class Daemon:
                 raise FogError(hello.error, hint="correct the module, or leave --import out")
             context.offer = offer_of(self._settings, capabilities, hello.offers)
             self._member = member = Member(
-                context, desk, self._device, capabilities, self._identity, self._on_registered
-            )
+                context, desk, self._device, capabilities, self._identity,
+                self._look_again, self._settings.look_again_s, self._on_registered,
+            )  # fmt: skip
             self._orders = orders = Orders(context, desk, executor, recorder, member.beat, member.on_term)
             self._intake = Intake(context, desk, executor, recorder, blobs)
             self._registered = asyncio.Event()
@@ -141,6 +145,18 @@ class Daemon:
             except FogError as error:
                 log.warning("cannot pull work yet", extra=fields(error=error.message))
                 await asyncio.sleep(1.0)
+
+    async def _look_again(self) -> DeviceCapabilities:
+        """Discover what the device is, on a thread and through a `Device` of its own: it may run slow programs."""
+
+        def look() -> DeviceCapabilities:
+            device = self._make_device()
+            try:
+                return device.capabilities()
+            finally:
+                device.close()
+
+        return await asyncio.to_thread(look)
 
     # What the parts tell.
 

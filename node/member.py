@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
@@ -27,7 +27,6 @@ log = logging.getLogger("fog.node.member")
 ASK_S = 3.0  # for the answer to one registration request
 RETRY_S = (0.2, 5.0)  # the first wait and the longest, with full jitter
 SPREAD_MAX_S = 60.0  # however long a coordinator wants the fleet's registrations spread
-LOOK_AGAIN_S = 600.0  # capabilities are read again this often, and go out when they changed
 VERSION = "0.1.0"
 
 _registered: Decoder[Registered] = Decoder(Registered)
@@ -35,7 +34,10 @@ _all_report: Decoder[AllReport] = Decoder(AllReport)
 
 
 class Member:
-    """Registers, and registers again when there is reason to. `on_registered(gone)` gets the held tasks not to be kept."""
+    """Registers, and registers again when there is reason to. `on_registered(gone)` gets the held tasks not to be kept.
+
+    `look` discovers the capabilities anew; it is awaited every `look_again_s`, and what changed goes out.
+    """
 
     def __init__(
         self,
@@ -44,10 +46,13 @@ class Member:
         device: Device,
         capabilities: DeviceCapabilities,
         identity: Identity,
+        look: Callable[[], Awaitable[DeviceCapabilities]],
+        look_again_s: float,
         on_registered: Callable[[tuple[str, ...]], None],
     ) -> None:
         self._context, self._desk, self._device, self._identity = context, desk, device, identity
         self._capabilities = capabilities
+        self._look, self._look_again_s = look, look_again_s
         self._on_registered = on_registered
         self._beats = Beats()
         self._interval_s = limits.HEARTBEAT_S
@@ -89,24 +94,21 @@ class Member:
             await asyncio.sleep(self._delay_s)
             self._wake.clear()
             await self._register()
-            try:
-                async with asyncio.timeout(LOOK_AGAIN_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                await self._until_changed()
+            await self._until_changed()
 
     async def _until_changed(self) -> None:
         """Look at the capabilities on schedule; returns when they changed, or when `again` asks."""
-        while not self._wake.is_set():
-            found = self._device.capabilities()
-            if found != self._capabilities:
-                self._capabilities = found
-                return
+        while True:
             try:
-                async with asyncio.timeout(LOOK_AGAIN_S):
+                async with asyncio.timeout(self._look_again_s):
                     await self._wake.wait()
+                    return
             except TimeoutError:
-                continue
+                found = await self._look()
+            if found != self._capabilities:
+                log.info("this device has changed", extra=fields(node=self._context.node))
+                self._capabilities, self._delay_s = found, 0.0
+                return
 
     async def _register(self) -> None:
         attempt, told = 0, False

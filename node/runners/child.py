@@ -46,6 +46,7 @@ FLUSH_S = 0.01  # answers and output wait no longer than this
 LOOK_S = 0.005  # after a call that took longer than this, look whether the rest was withdrawn
 TEXT_MAX = 64 * 1024  # characters of output waiting before the printing call itself has to send them
 RECV_MAX = 1 << 18
+FINISH_S = 0.4  # less than `runner.GRACE_S`
 ENDED = 143  # 128 + SIGTERM
 
 
@@ -245,6 +246,13 @@ def _become_subreaper() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)
 
 
+def _let_finish() -> None:
+    """What runs below was told to stop as well: it has until shortly before the daemon kills everything."""
+    until = time.monotonic() + FINISH_S
+    while time.monotonic() < until and tree.below(os.getpid()):
+        time.sleep(0.01)
+
+
 def main() -> None:
     """Run until the daemon is gone or asks to stop."""
     _become_subreaper()
@@ -252,8 +260,11 @@ def main() -> None:
     try:
         runner.start(sys.argv[2:])
         runner.work()
-    except (Stopped, OSError):
-        runner._die()
+    except Stopped:
+        _let_finish()
+    except OSError:
+        pass
+    runner._die()
 
 
 if __name__ == "__main__":

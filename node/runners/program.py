@@ -55,12 +55,10 @@ def run(job: Launch, emit: Callable[[str, str], None], clock: Callable[[], float
         text = f"cannot run {job.argv[0]}: {error}"
         return Finished(job.key, clock() - begun, exit_code=NOT_RUN, stderr=text)
     out, err = _Tail("stdout", emit), _Tail("stderr", emit)
-    try:
-        _feed(process, job.stdin or b"", out, err)
-        code = process.wait()
-    finally:
-        tree.kill_below(os.getpid())
-        _reap()
+    _feed(process, job.stdin or b"", out, err)
+    code = process.wait()
+    tree.kill_below(os.getpid())
+    _reap()
     return Finished(job.key, clock() - begun, exit_code=code, stdout=out.text, stderr=err.text)
 
 

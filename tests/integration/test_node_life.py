@@ -136,6 +136,17 @@ async def test_a_command_of_a_newer_term_is_followed_by_a_registration_with_its_
     assert len(fleet.registers) == 2
 
 
+async def test_a_device_that_changes_registers_again(fleet: Fleet) -> None:
+    programs = fleet.folder / "bin"
+    programs.mkdir()
+    env = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "FOG_NODE_LOOK_AGAIN_S": "0.2"}
+    await fleet.node("n1", env=env)
+    assert "wasmtime" not in fleet.registers[0].capabilities.runtimes
+    (programs / "wasmtime").write_text("#!/bin/sh")
+    (programs / "wasmtime").chmod(0o755)
+    await until(lambda: any("wasmtime" in r.capabilities.runtimes for r in fleet.registers))
+
+
 # Heartbeats.
 
 
@@ -206,6 +217,15 @@ async def test_a_function_that_is_cancelled_may_clean_up(fleet: Fleet) -> None:
     await fleet.node("n1", "--import", "own")
     task = await fleet.place(FunctionRun("hold"))
     await until(lambda: fleet.events)
+    await fleet.command("cancel", task=task.id)
+    await until((fleet.folder / "cleaned").exists, 1.0)
+
+
+async def test_a_command_that_is_cancelled_may_clean_up(fleet: Fleet) -> None:
+    await fleet.node("n1", "--allow", "command")
+    script = "trap 'sleep 0.2; echo yes > cleaned; exit' TERM; touch ready; while :; do sleep 0.05; done"
+    task = await fleet.place(CommandRun(("sh", "-c", script)))
+    await until((fleet.folder / "ready").exists)
     await fleet.command("cancel", task=task.id)
     await until((fleet.folder / "cleaned").exists, 1.0)
 
