@@ -49,9 +49,9 @@ class NeedsClass:
     """
 
     __slots__ = (
-        "arch", "avoid", "cluster", "cores", "could", "dead", "estimate", "fits", "frameworks", "function", "gpu",
-        "key", "kind", "labels", "large", "last_cost", "listed", "long", "memory_mb", "node", "number", "park_at",
-        "pending", "queues", "ready", "reserved", "storage_mb", "used_at", "words", "words_at",
+        "arch", "avoid", "cluster", "cores", "could", "dead", "estimate", "fits", "flowed", "frameworks", "function",
+        "gpu", "key", "kind", "labels", "large", "last_cost", "listed", "long", "memory_mb", "node", "number",
+        "park_at", "pending", "queues", "rate", "ready", "reserved", "storage_mb", "used_at", "words", "words_at",
     )  # fmt: skip
 
     def __init__(self, key: Key, number: int, estimate: Estimate) -> None:
@@ -72,6 +72,7 @@ class NeedsClass:
         self.queues: dict[int, deque[TaskRecord]] = {p: deque() for p in PRIORITIES}
         self.listed = 0  # sum of the priorities whose active list names this class
         self.pending = 0
+        self.flowed, self.rate = 0, 0.0  # placements since the last housekeeping, and a second
         self.last_cost = 0.0
         self.reserved: NodeView | None = None
         self.park_at = 0.0

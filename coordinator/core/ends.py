@@ -148,6 +148,15 @@ def conclude(state: Coordinator, task: TaskRecord, how: ResultState, reason: str
         exit_code=done.exit_code, errors=h.errors, input_bytes=task.head.input_bytes,
     )  # fmt: skip
     out.append(done)
+    state.at(now + tune.ASK_AGAIN_S, _conclude_again, (task, done))
+
+
+def _conclude_again(state: Coordinator, what: tuple[TaskRecord, Conclude], now: float, out: Out) -> None:
+    """The broker has not answered yet. Saying it again is safe: the first stored result counts."""
+    task, done = what
+    if state.tasks.get(task.id) is task and task.state is Life.CONCLUDING:
+        out.append(done)
+        state.at(now + tune.ASK_AGAIN_S, _conclude_again, what)
 
 
 def concluded(state: Coordinator, event: Concluded, now: float, out: Out) -> None:

@@ -109,20 +109,19 @@ def _join(
 def _sort_held(
     state: Coordinator, node: NodeView, request: Register, new_boot: bool, now: float, out: Out
 ) -> tuple[str, ...]:
-    """Which attempts the node keeps. What a former boot had and this one has not is lost at once."""
-    keep: list[str] = []
+    """Which attempts the node keeps: all that are on its books. What a former boot had and this one has not is lost at once."""
+    kept = set()
     for h in request.held:
         task = state.tasks.get(h.task)
         if task is None or task.history.placement != h.placement or task.bound != node.id:
             continue
         if task.node is node or adopt(state, node, task, now):
             task.running = h.running
-            keep.append(h.task)
+            kept.add(h.task)
     if new_boot:
-        kept = set(keep)
         gone = [t for t in node.attempts.values() if t.id not in kept and t.state in (Life.PLACED, Life.PLACING)]
         lose(state, node, gone, f"node {node.id} was started anew", now, out)
-    return tuple(keep)
+    return tuple(node.attempts)
 
 
 def add(state: Coordinator, record: NodeRecord) -> NodeView:

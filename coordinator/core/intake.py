@@ -153,7 +153,8 @@ def _must_park(state: Coordinator, cls: NeedsClass, task: TaskRecord, now: float
         return words(state, cls, now)
     priority = int(task.head.priority)
     queue = cls.queues[priority]
-    if cls.pending >= tune.CLASS_WINDOW and queue and now - queue[0].since > tune.SLOW_S:
+    slow = queue and now - queue[0].since > tune.SLOW_S and cls.pending > tune.DRAIN_S * cls.rate
+    if slow and cls.pending >= tune.CLASS_WINDOW:
         return f"{cls.pending} tasks with the same needs wait before it"
     if state.window[priority] > tune.PRIORITY_WINDOW - tune.LOOK_PAST and state.stands_still(priority):
         return f"{state.pending[priority]} tasks of its priority wait before it"

@@ -12,6 +12,7 @@ from typing import Any
 from coordinator.core import ends, events, fleet, intake, life, liveness, tune
 from coordinator.core.actions import Action, Emit
 from coordinator.core.placing import ask, pump
+from coordinator.core.queue import measure_flow
 from coordinator.core.reserve import reserve
 from coordinator.core.state import NEVER, Coordinator, Out
 from schemas.event import CoordinatorEvent
@@ -44,6 +45,7 @@ def tick(state: Coordinator, event: events.Tick, now: float, out: Out) -> None:
     state.wake_at = NEVER
     state.run_timers(now, out)
     if now - state.housekept_at >= tune.HOUSEKEEPING_S:
+        measure_flow(state, min(now - state.housekept_at, 60.0))
         state.housekept_at = now
         fleet.give_up_registrations(state, now)
         if state.term:

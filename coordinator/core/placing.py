@@ -56,6 +56,7 @@ def _place_priority(
         queue.popleft()
         task.in_queue = False
         cls.pending -= 1
+        cls.flowed += 1
         state.pending[priority] -= 1
         if task.order > state.youngest[priority]:
             state.youngest[priority] = task.order

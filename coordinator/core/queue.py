@@ -34,6 +34,8 @@ def put(state: Coordinator, cls: NeedsClass, task: TaskRecord) -> None:
     else:
         queue.append(task)
     cls.pending += 1
+    if not state.pending[priority]:  # standing still begins with having something to place
+        state.placed_at[priority] = max(state.placed_at[priority], task.since)
     state.pending[priority] += 1
     if cls.ready and not cls.listed & (1 << priority):
         cls.listed |= 1 << priority
@@ -51,3 +53,12 @@ def take_out(state: Coordinator, task: TaskRecord) -> None:
         if not cls.pending:
             for queue in cls.queues.values():
                 queue.clear()
+
+
+def measure_flow(state: Coordinator, seconds: float) -> None:
+    """Take what each class placed in the last `seconds` into its rate."""
+    for cls in state.classes.all():
+        if cls.flowed or cls.rate:
+            rate = (cls.rate + cls.flowed / seconds) / 2
+            cls.rate = rate if rate > 0.01 else 0.0
+            cls.flowed = 0

@@ -93,5 +93,5 @@ class Coordinator:
         return max(0, room, tune.LOOK_PAST - self.parking[priority]) if self.stands_still(priority) else max(0, room)
 
     def stands_still(self, priority: int) -> bool:
-        """Whether nothing of this priority was placed for `tune.SLOW_S` (by the clock of the last housekeeping)."""
-        return self.pending[priority] > 0 and self.housekept_at - self.placed_at[priority] > tune.SLOW_S
+        """Whether nothing of this priority was placed for `tune.STILL_S` (by the clock of the last housekeeping)."""
+        return self.pending[priority] > 0 and self.housekept_at - self.placed_at[priority] > tune.STILL_S

@@ -298,3 +298,29 @@ def test_placing_costs_the_same_in_a_large_fleet() -> None:
 
     small, large = cost(100), cost(3000)
     assert large < 2.5 * small
+
+
+def test_ten_thousand_quick_tasks_flow_without_a_detour() -> None:
+    """The intake window bounds what is held, nothing that flows goes to the waiting place, higher priorities go first."""
+    w = World()
+    w.join("n1", cores=4)
+    w.join("n2", cores=4)
+    waiting = {p: [(p, i) for i in range(2500)] for p in (10, 7, 3, 1)}
+    ended: list[int] = []
+    while len(ended) < 10_000:
+        events = []
+        for p, left in waiting.items():
+            for _ in range(min(200, w.state.intake_room(p), len(left))):
+                _, i = left.pop()
+                events.append(w.arrive(f"t{p}-{i}", priority=p))
+        w.feed(*events, Tick())
+        running = [t for n in w.state.nodes.values() for t in n.attempts]
+        assert running
+        for task in running:
+            ended.append(int(w.state.tasks[task].head.priority))
+            w.done(task, ms=1.0)
+        w.now += 0.05
+    assert w.state.tasks == {}
+    assert [x for x in w.log if "_waiting" in x][:3] == []
+    ranks = {p: sum(i for i, x in enumerate(ended) if x == p) / 2500 for p in (10, 7, 3, 1)}
+    assert ranks[10] < ranks[7] < ranks[3] < ranks[1]

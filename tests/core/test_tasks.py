@@ -349,3 +349,23 @@ def test_every_state_of_the_table_is_left_and_reached() -> None:
     reached = {to for targets in TRANSITIONS.values() for to in targets}
     assert set(TRANSITIONS) == set(Life) == reached
     assert all(TRANSITIONS.values())
+
+
+def test_a_result_of_ours_that_nobody_confirms_is_recorded_again() -> None:
+    w = World()
+    w.submit("t1")
+    w.hold = True
+    w.feed(e.CancelAsked("t1"))
+    w.hold, w.held_back = False, []
+    assert "conclude t1 cancelled: cancelled" in w.wait(11)
+    assert w.state.tasks == {}
+
+
+def test_a_question_that_nobody_answers_is_put_again() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.submit("t1", maybe_done=True)
+    w.hold, w.held_back = False, []
+    assert "ask t1" in w.wait(11, beating=None)
+    assert w.states() == {"t1": "placed"}
