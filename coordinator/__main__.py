@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from coordinator.service import Service
-from schemas import home, logs
+from schemas import home, logs, loop
 from schemas.errors import FogError
 from schemas.names import as_id, check_id
 
@@ -42,9 +42,8 @@ async def serve(args: argparse.Namespace) -> None:
     """Run the service; SIGINT and SIGTERM end it, also where a shell had SIGINT ignored."""
     name = check_id("name", args.name) if args.name else as_id(f"{socket.gethostname()}-{os.getpid()}")
     service = Service(home.resolve(args.nats, args.creds, args.home), name, args.replicas)
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, service.stop)
+        asyncio.get_running_loop().add_signal_handler(number, service.stop)
     await service.run()
 
 
@@ -53,12 +52,7 @@ def main() -> int:
     args = parser().parse_args()
     logs.setup("coordinator", args.log_level, args.json_logs or None)
     try:
-        try:
-            import uvloop
-        except ImportError:
-            asyncio.run(serve(args))
-        else:
-            uvloop.run(serve(args))
+        loop.run(serve(args))
     except FogError as error:
         logging.getLogger("fog.coordinator").error("stopped error=%s", error.message)
         print(f"fog coordinator: {error}", file=sys.stderr)

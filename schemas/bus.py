@@ -18,7 +18,9 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.client import Server as _Server
 from nats.errors import Error as NatsError
+from nats.errors import ProtocolError
 from nats.js.errors import ObjectNotFoundError
+from nats.protocol.parser import Parser
 
 from schemas.errors import BadInput, BrokerUnfit, FogError, NoResponders, Unreachable
 from schemas.target import Target
@@ -54,22 +56,61 @@ class Subscription:
             await self._raw.unsubscribe()
 
 
+class _Parser(Parser):
+    """nats-py's parser, with a way past it for messages to subscriptions of ours (a third of its cost)."""
+
+    def __init__(self, client: _Client) -> None:
+        super().__init__(client)
+        self._client = client
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take what the socket gave. An incomplete message waits in `buf` for its rest."""
+        if self.buf:
+            data = bytes(self.buf) + data
+            self.buf.clear()
+        at, end = 0, len(data)
+        while at < end:
+            line = data.find(b"\r\n", at)
+            if line < 0:
+                break
+            words = data[at:line].split(b" ")
+            if words[0] == b"MSG" or words[0] == b"HMSG":
+                if not words[-1].isdigit() or len(words) < 4:
+                    raise ProtocolError(f"nats: malformed {words[0].decode()}")
+                after = line + 4 + int(words[-1])
+                if after > end:
+                    break
+                await self._message(words, data[line + 2 : after - 2])
+                at = after
+            else:
+                control = data[at : line + 2]
+                at = line + 2
+                await super().parse(control)
+        self.buf.extend(data[at:])
+
+    async def _message(self, words: list[bytes], payload: bytes) -> None:
+        with_headers = words[0] == b"HMSG"
+        sizes = 2 if with_headers else 1
+        reply = words[3] if len(words) == 4 + sizes else b""
+        head = int(words[-2]) if with_headers else 0
+        sid = int(words[2])
+        handler = self._client.handlers.get(sid)
+        if handler is None:
+            await self._client._process_msg(sid, words[1], reply, payload[head:], payload[:head])
+            return
+        try:
+            handler(words[1].decode(), reply.decode(), payload[head:] if head else payload, payload[:head])
+        except Exception:
+            log.exception("a message handler failed subject=%s", words[1][:200])
+
+
 class _Client(Client):
     """nats-py's client, with subscriptions that are called directly from the parser."""
 
     def __init__(self) -> None:
         super().__init__()
         self.handlers: dict[int, OnMessage] = {}
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        handler = self.handlers.get(sid)
-        if handler is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        try:
-            handler(subject.decode(), reply.decode() if reply else "", data, headers or b"")
-        except Exception:
-            log.exception("a message handler failed subject=%s", subject[:200])
+        self._ps = _Parser(self)
 
 
 class Bus:
