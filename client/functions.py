@@ -13,7 +13,7 @@ from schemas.errors import Refused, Unreachable
 log = logging.getLogger("fog.client")
 
 TTL_S = 2.0
-MISS_S = 0.2  # a list as young as this is not asked for again for a name that it lacks
+MISS_S = 0.02  # a list as young as this is not asked for again for a name that it lacks
 PATIENCE_S = 1.0  # a submit waits no longer than this for a coordinator: the task is kept without one as well
 NOBODY = (
     "no coordinator answers: what is submitted is kept; nothing starts until one runs (`fog up`, `fog coordinator`)"

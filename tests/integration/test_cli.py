@@ -1,0 +1,232 @@
+"""The `fog` command against a real fleet: what it prints, and what scripts can trust in its exit codes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.client_stack import FOG, Up, up, wait_for_nodes
+from tests.until import until
+
+MODULE = '''
+import node
+
+@node.function
+def halve(value: int) -> int:
+    """Half of an even number."""
+    if value % 2:
+        raise ValueError(f"{value} is odd")
+    return value // 2
+
+@node.function
+def reverse(content: bytes) -> bytes:
+    return content[::-1]
+'''
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Two nodes that allow commands and offer functions of their own."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "cli_test_functions.py").write_text(MODULE)
+    with up(home, "--nodes", "2", "--allow", "command", "--import", "cli_test_functions") as running:
+        wait_for_nodes(running, 2)
+        yield running
+
+
+def test_submit_prints_the_value_as_it_is(fleet: Up, tmp_path: Path) -> None:
+    path = tmp_path / "some.bin"
+    path.write_bytes(b"\x00\xff" * 1000)
+    done = fleet.fog("submit", "sha256", path)
+    assert (done.returncode, done.stdout) == (0, hashlib.sha256(path.read_bytes()).hexdigest() + "\n")
+    assert fleet.fog("submit", "echo", '{"a": [1]}').stdout == '{"a":[1]}\n'
+
+
+def test_submit_json_is_one_document_with_the_value(fleet: Up) -> None:
+    document = fleet.json("submit", "echo", "5", "--priority", "high")
+    assert (document["value"], document["state"]) == (5, "succeeded")
+    assert document["node"] in ("node-1", "node-2")
+
+
+def test_bytes_come_back_as_bytes(fleet: Up, tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("abc")
+    assert fleet.fog("submit", "reverse", path).stdout == "cba"
+    assert fleet.json("submit", "reverse", path)["value_base64"] == "Y2Jh"
+
+
+def test_a_command_streams_its_output_and_ends_with_its_own_code(fleet: Up) -> None:
+    done = fleet.fog("submit", "--command", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+
+
+def test_options_after_two_dashes_belong_to_the_command(fleet: Up) -> None:
+    done = fleet.fog("submit", "--json", "--command", "--", "echo", "--json", "--", "-n")
+    assert json.loads(done.stdout)["stdout"] == "--json -- -n\n"
+
+
+def test_a_failed_function_ends_with_1_and_says_why(fleet: Up) -> None:
+    done = fleet.fog("submit", "halve", "3", "--retries", "0")
+    assert done.returncode == 1
+    assert "ValueError: 3 is odd" in done.stderr
+
+
+def test_an_unknown_function_is_fogs_own_failure_and_names_what_is_offered(fleet: Up) -> None:
+    done = fleet.fog("submit", "half", "2")
+    assert done.returncode == 125
+    assert "halve" in done.stderr
+    assert "--wait-for-node" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["submit"], ["submit", "echo", "1", "--cores", "many"], ["nodes", "--nothing"], ["submit", "echo", "1", "--priority", "x"],
+     ["submit", "sha256", "/absent/file"], ["task"], ["task", "A*"], ["cancel", "nothing"], ["map", "echo"],
+     ["events", "nothing.at.all"], ["events", "--since", "tomorrow"]],
+)  # fmt: skip
+def test_misuse_is_125_and_says_what_is_wrong(fleet: Up, words: list[str]) -> None:
+    done = fleet.fog(*words)
+    assert done.returncode == 125
+    assert done.stderr.startswith(("fog", "usage: fog"))
+    assert "Traceback" not in done.stderr
+
+
+def test_a_detached_task_is_looked_at_and_cancelled_by_its_id(fleet: Up) -> None:
+    task = fleet.fog("submit", "--detach", "sleep", "60", "--node", "node-1").stdout.strip()
+    until(lambda: fleet.json("task", task).get("running"), what="the task runs")
+    shown = fleet.fog("task", task)
+    assert "node-1" in shown.stdout
+    assert task in [row["task"] for row in fleet.json("tasks")]
+    assert fleet.fog("cancel", task).returncode == 0
+    until(lambda: fleet.ended(task), what="the task has ended")
+    assert fleet.json("task", task)["state"] == "cancelled"
+
+
+def test_why_none_is_told_for_what_fits_nowhere(fleet: Up) -> None:
+    task = fleet.json("submit", "--detach", "echo", "1", "--label", "room=cellar")["task"]
+    until(lambda: "why" in fleet.json("task", task), what="the reason is there")
+    assert "label" in fleet.fog("task", task).stdout
+    fleet.fog("cancel", task)
+
+
+def test_an_interrupt_cancels_the_task_and_ends_with_130(fleet: Up) -> None:
+    running = fleet.start("submit", "sleep", "60", "--node", "node-2")
+    until(
+        lambda: any(row["what"] == "sleep" for row in fleet.json("tasks", "--node", "node-2")), what="the task is there"
+    )
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert "Traceback" not in said
+    until(lambda: not fleet.json("tasks", "--node", "node-2"), what="the task is gone")
+
+
+def test_sigterm_does_the_same_and_ends_with_143(fleet: Up) -> None:
+    running = fleet.start("submit", "sleep", "60", "--node", "node-2")
+    until(
+        lambda: any(row["what"] == "sleep" for row in fleet.json("tasks", "--node", "node-2")), what="the task is there"
+    )
+    running.terminate()
+    running.communicate(timeout=20)
+    assert running.returncode == 143
+    until(lambda: not fleet.json("tasks", "--node", "node-2"), what="the task is gone")
+
+
+def test_map_keeps_the_order_of_its_files(fleet: Up, tmp_path: Path) -> None:
+    paths = [tmp_path / f"f{number}" for number in range(40)]
+    for number, path in enumerate(paths):
+        path.write_text("word " * number)
+    done = fleet.fog("map", "wordcount", *paths)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [f"{path}\t{number}" for number, path in enumerate(paths)]
+
+
+def test_map_reads_items_from_lines_and_reports_errors_by_item(fleet: Up) -> None:
+    done = fleet.fog("map", "halve", "-", "--json", "--retries", "0", stdin="2\n3\n10\n")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["index"], row["item"], row["value"]) for row in rows] == [(0, "2", 1), (1, "3", None), (2, "10", 5)]
+    assert "3 is odd" in rows[1]["error"]
+    assert done.returncode == 1
+
+
+def test_a_map_job_goes_on_under_its_id(fleet: Up) -> None:
+    first = fleet.fog("map", "echo", "-", "--job", "again", stdin="1\n2\n3\n")
+    ended = {event["id"] for event in _events(fleet, "task.succeeded")}
+    assert fleet.fog("map", "echo", "-", "--job", "again", stdin="1\n2\n3\n").stdout == first.stdout
+    assert {event["id"] for event in _events(fleet, "task.succeeded")} == ended
+
+
+def _events(fleet: Up, *words: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in fleet.fog("events", "--json", *words).stdout.splitlines()]
+
+
+def test_events_are_cloud_events_one_a_line(fleet: Up) -> None:
+    registered = _events(fleet, "node.registered")
+    assert {event["subject"] for event in registered} == {"node-1", "node-2"}
+    assert {event["type"] for event in registered} == {"fog.node.registered"}
+    assert _events(fleet, "--since", "0s") == []
+
+
+def test_followed_events_go_on_from_the_stored_ones_to_what_happens_next(fleet: Up) -> None:
+    before = fleet.json("submit", "echo", "1")["task"]
+    following = fleet.start("events", "task.succeeded", "--follow", "--json", "--since", "1h")
+    assert following.stdout is not None
+    lines = (json.loads(line)["subject"] for line in following.stdout)
+    assert before in lines
+    after = fleet.json("submit", "echo", "2")["task"]
+    assert after in lines
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=10)
+    assert following.returncode == 130
+
+
+def test_a_reader_that_goes_away_is_no_error(fleet: Up) -> None:
+    line = f"{' '.join(FOG)} events --follow --since 1h | head -1; exit ${{PIPESTATUS[0]}}"
+    # A follower notices with the next event; keep them coming.
+    running = subprocess.Popen(
+        ["bash", "-c", line], env=fleet.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until(lambda: fleet.fog("submit", "echo", "1").returncode == 0 and running.poll() is not None, 30, "it has ended")
+    out, err = running.communicate()
+    assert (running.returncode, err) == (141, "")
+    assert len(out.splitlines()) == 1
+
+
+def test_nodes_and_their_details(fleet: Up) -> None:
+    assert [row["node"] for row in fleet.json("nodes")] == ["node-1", "node-2"]
+    info = fleet.json("node-info", "node-1")
+    assert sum(part["weight"] for part in info["parts"]) == pytest.approx(1)
+    assert info["capabilities"]["sources"]["arch"]
+    plain = fleet.fog("node-info", "node-1").stdout
+    assert "score" in plain
+    assert "cpu_cores" in plain
+    assert fleet.fog("node-info", "node-9").returncode == 125
+
+
+def test_tables_are_full_width_plain_rows_in_a_pipe(fleet: Up) -> None:
+    head, *rows = fleet.fog("nodes").stdout.splitlines()
+    assert head.split()[:2] == ["NODE", "STATE"]
+    assert [row.split()[0] for row in rows] == ["node-1", "node-2"]
+
+
+def test_status_and_functions(fleet: Up) -> None:
+    status = fleet.json("status")
+    assert status["nodes"] == {"online": 2}
+    assert status["term"] >= 1
+    assert {"echo", "halve", "reverse", "sha256", "sleep", "wordcount"} <= {
+        row["offer"]["name"] for row in fleet.json("functions")
+    }
+    assert "halve(value: int)" in fleet.fog("functions").stdout
+
+
+def test_a_drained_node_gets_nothing_until_it_is_taken_back(fleet: Up) -> None:
+    assert fleet.fog("drain", "node-1", "--deadline-s", "5").returncode == 0
+    assert {fleet.json("submit", "echo", "1")["node"] for _ in range(4)} == {"node-2"}
+    assert fleet.fog("drain", "node-1", "--resume").returncode == 0
+    until(lambda: {row["state"] for row in fleet.json("nodes")} == {"online"}, what="it is back")

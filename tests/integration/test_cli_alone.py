@@ -1,0 +1,81 @@
+"""The `fog` command where there is no fleet: it starts quickly, and says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from client import cli
+from tests.integration.client_stack import FOG, ROOT
+
+READING = ["nodes", "tasks", "status", "functions", "events"]
+
+
+def fog(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "FOG_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    return subprocess.run([*FOG, *words], env=env, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    done = fog("--help", home=tmp_path)
+    assert done.returncode == 0
+    for name in cli.COMMANDS:
+        assert f"  {name} " in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"coordinator"}))
+def test_every_command_has_help_of_its_own(name: str, tmp_path: Path) -> None:
+    done = fog(name, "--help", home=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: fog {name}")
+
+
+def test_an_unknown_command_is_125(tmp_path: Path) -> None:
+    done = fog("nodez", home=tmp_path)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "no command 'nodez'" in done.stderr
+
+
+@pytest.mark.parametrize("name", READING)
+def test_without_an_instance_it_says_how_to_get_one(name: str, tmp_path: Path) -> None:
+    done = fog(name, home=tmp_path)
+    assert done.returncode == 125
+    assert "`fog up`" in done.stderr
+
+
+def test_an_address_where_nobody_answers_is_named(tmp_path: Path) -> None:
+    done = fog("nodes", "--nats", "nats://127.0.0.1:9", home=tmp_path)
+    assert done.returncode == 125
+    assert "nats://127.0.0.1:9" in done.stderr
+
+
+def test_the_command_starts_without_the_heavy_libraries(tmp_path: Path) -> None:
+    code = (
+        "import sys; from client.cli import main; main(['--help']); import client.commands.common;"
+        "sys.stderr.write(', '.join(m for m in ('nats', 'rich', 'psutil', 'uvloop') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_schema_writes_documents(tmp_path: Path) -> None:
+    assert json.loads(fog("schema", "--asyncapi", home=tmp_path).stdout)["asyncapi"].startswith("3.")
+    assert "Task" in json.loads(fog("schema", home=tmp_path).stdout)
+    written = json.loads(fog("schema", str(tmp_path / "out"), "--json", home=tmp_path).stdout)
+    assert str(tmp_path / "out" / "asyncapi.json") in written
+    assert all(json.loads(Path(path).read_text()) for path in written)
+    (tmp_path / "file").touch()
+    assert fog("schema", str(tmp_path / "file"), home=tmp_path).returncode == 125
+
+
+def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
+    line = f"{' '.join(FOG)} schema | head -1; exit ${{PIPESTATUS[0]}}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)  # 0 where the pipe took all of it before it was closed

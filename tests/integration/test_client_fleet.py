@@ -1,0 +1,167 @@
+"""The SDK with the real coordinator and real nodes, through what goes wrong in practice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import client
+from coordinator.broker import Broker
+from schemas.errors import TaskFailed
+from schemas.event import NodeRegistered
+from schemas.home import Home, read_instance
+from schemas.procs import spawn
+from tests.integration.client_stack import ROOT, Up, up, wait_for_nodes
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Two nodes."""
+    with up(tmp_path_factory.mktemp("home"), "--nodes", "2", "--allow", "command") as running:
+        wait_for_nodes(running, 2)
+        yield running
+
+
+async def test_a_thousand_tasks_at_once_each_give_their_own_value(running: Up) -> None:
+    async with client.connect(home=running.home) as fleet:
+        values = await asyncio.gather(*(fleet.submit("echo", number) for number in range(1000)))
+        assert values == list(range(1000))
+
+
+async def test_a_map_of_many_items_keeps_order_and_uses_every_node(running: Up) -> None:
+    async with client.connect(home=running.home) as fleet:
+        nodes, expected = set(), 0
+        async for item in fleet.map("echo", range(20_000)):
+            assert (item.index, item.value, item.error) == (expected, expected, None)
+            nodes.add(item.node)
+            expected += 1
+        assert expected == 20_000
+        assert nodes == {"node-1", "node-2"}
+
+
+async def test_a_cancelled_submit_ends_its_task_on_the_node(running: Up) -> None:
+    async with client.connect(home=running.home) as fleet:
+        events = fleet.events(follow=True, kind="task")
+        async with aclosing(events):
+            following = asyncio.create_task(_until_type(events, "fog.task.started"))
+            await asyncio.sleep(0)
+            waiting = asyncio.create_task(fleet.submit("sleep", 60))
+            task = await asyncio.wait_for(following, 15)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        result = await asyncio.wait_for(fleet.handle(task).end(), 10)
+        assert result.state == "cancelled"
+
+
+async def _until_type(events: AsyncIterator[object], kind: str) -> str:
+    async for event in events:
+        if event.type == kind:  # type: ignore[attr-defined]
+            return str(event.subject)  # type: ignore[attr-defined]
+    raise AssertionError("the events ended")
+
+
+async def test_what_is_known_of_nodes_tasks_and_events_is_typed(running: Up) -> None:
+    async with client.connect(home=running.home) as fleet:
+        assert [row.node for row in await fleet.nodes()] == ["node-1", "node-2"]
+        assert (await fleet.node("node-2")).row.cores > 0
+        assert (await fleet.status()).nodes == {"online": 2}
+        handle = await fleet.start("sleep", 30, node="node-1")
+        assert handle.id in [row.task for row in await fleet.tasks(submitter=fleet.submitter)]
+        assert (await fleet.task(handle.id)).row.what == "sleep"
+        await handle.cancel("enough")
+        with pytest.raises(TaskFailed, match="cancelled"):
+            await handle.result()
+        registered = [event async for event in fleet.events(kind="node.registered")]
+        assert {event.subject for event in registered} == {"node-1", "node-2"}
+        assert all(isinstance(event.data, NodeRegistered) for event in registered)
+
+
+async def test_a_killed_node_loses_nothing_of_a_map(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with up(home, "--nodes", "3") as running:
+        await asyncio.to_thread(wait_for_nodes, running, 3)
+        instance = read_instance(Home(home))
+        assert instance is not None
+        async with client.connect(home=home) as fleet:
+            count = 0
+            async for item in fleet.map("sleep", [0.01] * 1200):
+                assert (item.index, item.value, item.error) == (count, 0.01, None)
+                count += 1
+                if count == 200:
+                    os.kill(instance.pids["node-2"], signal.SIGKILL)
+            assert count == 1200
+
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a daemon of ours as a process that ends with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(module: str, *words: str) -> subprocess.Popen[bytes]:
+        log = (tmp_path / f"{module}.log").open("wb")
+        argv = [sys.executable, "-P", "-m", module, *words]
+        started.append(spawn(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def one_node_fleet(
+    home: Path, start: Start, start_broker: Callable[..., Broker]
+) -> AsyncIterator[tuple[client.Fleet, Broker, subprocess.Popen[bytes]]]:
+    broker = await asyncio.to_thread(start_broker, home.name)
+    where = ("--nats", broker.url, "--creds", str(home / "fog.creds"), "--home", str(home))
+    coordinator = start("coordinator", *where)
+    start("node", "--name", "n1", *where)
+    async with client.connect(broker.url, home / "fog.creds") as fleet:
+        async with asyncio.timeout(30):
+            await fleet.submit("echo", 1, wait_for_node=True)
+        yield fleet, broker, coordinator
+
+
+async def test_tasks_and_their_waiting_submits_survive_a_restart_of_the_broker(
+    tmp_path: Path, start: Start, start_broker: Callable[..., Broker]
+) -> None:
+    home = tmp_path / "private"
+    async with one_node_fleet(home, start, start_broker) as (fleet, broker, _):
+        waiting = [asyncio.create_task(fleet.submit("sleep", 0.2 + number / 100)) for number in range(20)]
+        mapping = asyncio.create_task(_collect(fleet, 100))
+        await fleet.submit("echo", 1, priority="critical")
+        await asyncio.to_thread(broker.stop)
+        await asyncio.to_thread(start_broker, home.name)
+        async with asyncio.timeout(60):
+            assert await asyncio.gather(*waiting) == [0.2 + number / 100 for number in range(20)]
+            assert await mapping == [0.02] * 100
+            assert await fleet.submit("echo", "after") == "after"
+
+
+async def _collect(fleet: client.Fleet, count: int) -> list[object]:
+    return [item.value async for item in fleet.map("sleep", [0.02] * count)]
+
+
+async def test_what_is_submitted_without_a_coordinator_is_done_once_one_runs(
+    tmp_path: Path, start: Start, start_broker: Callable[..., Broker]
+) -> None:
+    home = tmp_path / "private"
+    async with one_node_fleet(home, start, start_broker) as (fleet, broker, coordinator):
+        coordinator.kill()
+        coordinator.wait()
+        handles = [await fleet.start("echo", number) for number in range(5)]
+        start("coordinator", "--nats", broker.url, "--creds", str(home / "fog.creds"), "--home", str(home))
+        async with asyncio.timeout(30):
+            assert [await handle.result() for handle in handles] == list(range(5))
