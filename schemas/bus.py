@@ -1,7 +1,7 @@
 """The connection to NATS: the only module that touches nats-py.
 
-Three things nats-py does not give are made here, each measured (docs/decisions/0004): synchronous delivery without a
-task or a queue a message (3 × the rate), publishing without a coroutine a message, and one reply inbox for all requests.
+Three things nats-py does not give are made here, each measured (docs/decisions/0004): delivery straight from the socket
+(`wire.py`), publishing without a coroutine a message, and one reply inbox for all requests.
 They rest on private parts of the pinned nats-py; `tests/integration/test_bus.py` holds them.
 """
 
@@ -17,13 +17,14 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.client import Server as _Server
+from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
-from nats.errors import ProtocolError
 from nats.js.errors import ObjectNotFoundError
-from nats.protocol.parser import Parser
+from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from schemas.errors import BadInput, BrokerUnfit, FogError, NoResponders, Unreachable
 from schemas.target import Target
+from schemas.wire import OnMessage, Wire
 
 log = logging.getLogger("fog.bus")
 
@@ -35,11 +36,11 @@ RECONNECT_FIRST_S, RECONNECT_MAX_S = (
     5.0,
 )  # full jitter between 0 and first × 2^n, so that a fleet does not return in step
 OBJECT_TIMEOUT_S = 120
+TAP_AGAIN_S = 0.02
 GATHER_S = 0.001  # messages that need not hurry wait this long for company; all do under load
 BUSY = 6  # messages in the last write that mean load
 WRITE_BUFFER_MAX = 64 << 20  # bytes waiting for the socket; beyond it core messages are dropped and counted
 
-OnMessage = Callable[[str, str, bytes, bytes], None]
 OnReply = Callable[[bytes, bytes], None]
 
 
@@ -51,66 +52,55 @@ class Subscription:
 
     async def close(self) -> None:
         """Stop listening. Safe to call twice."""
-        self._bus._client.handlers.pop(self._raw._id, None)
+        self._bus._client.handlers.pop(b"%d" % self._raw._id, None)
         with contextlib.suppress(NatsError):
             await self._raw.unsubscribe()
 
 
-class _Parser(Parser):
-    """nats-py's parser, with a way past it for messages to subscriptions of ours (a third of its cost)."""
-
-    def __init__(self, client: _Client) -> None:
-        super().__init__(client)
-        self._client = client
-
-    async def parse(self, data: bytes = b"") -> None:
-        """Take what the socket gave. An incomplete message waits in `buf` for its rest."""
-        if self.buf:
-            data = bytes(self.buf) + data
-            self.buf.clear()
-        at, end = 0, len(data)
-        while at < end:
-            line = data.find(b"\r\n", at)
-            if line < 0:
-                break
-            words = data[at:line].split(b" ")
-            if words[0] == b"MSG" or words[0] == b"HMSG":
-                if not words[-1].isdigit() or len(words) < 4:
-                    raise ProtocolError(f"nats: malformed {words[0].decode()}")
-                after = line + 4 + int(words[-1])
-                if after > end:
-                    break
-                await self._message(words, data[line + 2 : after - 2])
-                at = after
-            else:
-                control = data[at : line + 2]
-                at = line + 2
-                await super().parse(control)
-        self.buf.extend(data[at:])
-
-    async def _message(self, words: list[bytes], payload: bytes) -> None:
-        with_headers = words[0] == b"HMSG"
-        sizes = 2 if with_headers else 1
-        reply = words[3] if len(words) == 4 + sizes else b""
-        head = int(words[-2]) if with_headers else 0
-        sid = int(words[2])
-        handler = self._client.handlers.get(sid)
-        if handler is None:
-            await self._client._process_msg(sid, words[1], reply, payload[head:], payload[:head])
-            return
-        try:
-            handler(words[1].decode(), reply.decode(), payload[head:] if head else payload, payload[:head])
-        except Exception:
-            log.exception("a message handler failed subject=%s", words[1][:200])
-
-
 class _Client(Client):
-    """nats-py's client, with subscriptions that are called directly from the parser."""
+    """nats-py's client, whose incoming messages pass by `Wire` first."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.handlers: dict[int, OnMessage] = {}
-        self._ps = _Parser(self)
+        self.handlers: dict[bytes, OnMessage] = {}
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """A message that came in before `tap` could be put on the wire."""
+        handler = self.handlers.get(b"%d" % sid)
+        if handler is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        try:
+            handler(subject.decode(), reply.decode() if reply else "", data, headers or b"")
+        except Exception:
+            log.exception("a message handler failed subject=%s", subject[:200])
+
+    def tap(self) -> None:
+        """Put `Wire` before nats-py's protocol, between two operations; if one is half read, try again in a moment."""
+        transport = self._transport
+        if not self.is_connected or not isinstance(transport, TcpTransport):
+            return
+        reader: Any = transport._io_reader
+        writer: Any = transport._io_writer
+        if reader._buffer or self._ps.buf or self._ps.state != AWAITING_CONTROL_LINE:
+            asyncio.get_running_loop().call_later(TAP_AGAIN_S, self.tap)
+            return
+        inner = writer.transport.get_protocol()
+        if not isinstance(inner, Wire):
+            writer.transport.set_protocol(Wire(inner, self.handlers))
+
+    def send(self, data: bytes) -> None:
+        """Write at once where nothing waits; else behind what waits, by nats-py's flusher, which heeds a slow socket."""
+        if not self._pending and isinstance(self._transport, TcpTransport):
+            writer: Any = self._transport._io_writer
+            if writer.transport.get_write_buffer_size() == 0:
+                writer.write(data)
+                return
+        self._pending.append(data)
+        self._pending_data_size += len(data)
+        assert self._flush_queue is not None
+        with contextlib.suppress(asyncio.QueueFull):  # full: the flusher is on its way already
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
 
 class Bus:
@@ -170,6 +160,7 @@ class Bus:
                 fn()
 
         async def back() -> None:
+            self._client.tap()
             for fn in self._on_back:
                 fn()
 
@@ -211,6 +202,7 @@ class Bus:
         client.options["allow_reconnect"] = True
         client.options["max_reconnect_attempts"] = -1
         self._check_server(target)
+        client.tap()
         self._inbox = client.new_inbox() + "."
         await self.subscribe(self._inbox + "*", self._on_reply)
 
@@ -300,13 +292,8 @@ class Bus:
         self._last_write = asyncio.get_running_loop().time()
         data = b"".join(self._out)
         self._out.clear()
-        client = self._client
-        if not data or not client.is_connected or client._flush_queue is None:
-            return
-        client._pending.append(data)
-        client._pending_data_size += len(data)
-        with contextlib.suppress(asyncio.QueueFull):  # full: the flusher is on its way already
-            client._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        if data and self._client.is_connected:
+            self._client.send(data)
 
     def call(self, subject: str, data: bytes, on_reply: OnReply, *, headers: bytes = b"") -> str:
         """Send a request whose one reply is given to `on_reply(data, raw_headers)`. Returns a token for `hang_up`."""
@@ -349,7 +336,7 @@ class Bus:
     async def subscribe(self, subject: str, fn: OnMessage) -> Subscription:
         """Have `fn(subject, reply, data, raw_headers)` called for every message, synchronously, in order."""
         raw = await self._client.subscribe(subject)
-        self._client.handlers[raw._id] = fn
+        self._client.handlers[b"%d" % raw._id] = fn
         return Subscription(self, raw)
 
     def object_store(self, bucket: str) -> RawObjects:

@@ -18,13 +18,18 @@ ID_PATTERN = r"^[a-z0-9-]{1,63}$"
 _ID = re.compile(r"[a-z0-9-]{1,63}")
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN, description="lower-case letters, digits and -, at most 63")]
+# A node's connection is called this and its id: the broker's disconnect events carry the name.
+NODE_CONNECTION = "fog-node-"
+
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$", description="a name such as a function's")]
 
 
 def check_id(field: str, value: str) -> str:
     """Return `value` if it may stand in a subject, else raise BadInput that names `field`."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise BadInput(field, f"{value!r:.80} is not an id", hint="use lower-case letters, digits and -, at most 63 characters")
+        raise BadInput(
+            field, f"{value!r:.80} is not an id", hint="use lower-case letters, digits and -, at most 63 characters"
+        )
     return value
 
 

@@ -49,7 +49,9 @@ class OutcomeKind(StrEnum):
 
     FAILED = "failed"  # counts against the retries
     RETURNED = "returned"  # the node must stop (drain, battery, its user): no failure
-    REFUSED = "refused"  # the node cannot run it at all (kind not allowed, unknown function): no failure, never there again
+    REFUSED = (
+        "refused"  # the node cannot run it at all (kind not allowed, unknown function): no failure, never there again
+    )
 
 
 Cores = Annotated[float, Meta(gt=0, le=4096)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coordinator.broker import Broker
 from schemas import jetstream, streams, subjects
@@ -16,6 +19,7 @@ from schemas.objects import ObjectMissing, Objects
 from schemas.pull import Message, Puller
 from schemas.store import Ack, Store
 from schemas.target import Target
+from schemas.wire import Wire
 from tests.until import eventually
 
 
@@ -191,6 +195,54 @@ async def test_a_handler_that_raises_stops_nothing(bus: Bus, caplog: pytest.LogC
     await bus.flush()
     assert got == [b"bad", b"good"]
     assert "a message handler failed" in caplog.text
+
+
+async def test_messages_come_straight_from_the_socket_again_after_a_reconnect(
+    start_broker: Callable[..., Broker],
+) -> None:
+    """Otherwise all would work, three times as slowly, and nobody would know."""
+    broker = start_broker("tapped")
+    bus = await Bus.connect(broker.target, name="test")
+
+    def tapped() -> bool:
+        transport: Any = bus._client._transport
+        return bus.connected and isinstance(transport._io_writer.transport.get_protocol(), Wire)
+
+    assert tapped()
+    broker.kill()
+    await eventually(lambda: not bus.connected)
+    start_broker("tapped")
+    await eventually(tapped)
+    await bus.close()
+
+
+@given(cuts=st.lists(st.integers(0, 200), max_size=8), slow=st.booleans())
+def test_however_the_bytes_are_cut_each_operation_arrives_whole_and_in_order(cuts: list[int], slow: bool) -> None:
+    heard: list[tuple[str, str, bytes, bytes]] = []
+    passed: list[bytes] = []
+
+    class Inner(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            passed.append(data)
+
+    wire = Wire(Inner(), {} if slow else {b"7": lambda *message: heard.append(message)})
+    stream = (
+        b"PING\r\nMSG a.b 7 5\r\nhe\r\no\r\nMSG a.c 7 _in.1 0\r\n\r\n"
+        b"HMSG a.d 7 _in.2 12 14\r\nNATS/1.0\r\n\r\nhi\r\nMSG a.e 8 2\r\nno\r\n-ERR 'x'\r\nHMSG a.f 7 12 12\r\nNATS/1.0\r\n\r\n\r\n"
+    )
+    edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    for start, end in zip(edges, edges[1:], strict=False):
+        wire.data_received(stream[start:end])
+    if slow:
+        assert (b"".join(passed), heard) == (stream, [])
+        return
+    assert heard == [
+        ("a.b", "", b"he\r\no", b""),
+        ("a.c", "_in.1", b"", b""),
+        ("a.d", "_in.2", b"hi", b"NATS/1.0\r\n\r\n"),
+        ("a.f", "", b"", b"NATS/1.0\r\n\r\n"),
+    ]
+    assert passed == [b"PING\r\n", b"MSG a.e 8 2\r\nno\r\n", b"-ERR 'x'\r\n"]
 
 
 async def test_a_message_beyond_the_payload_limit_is_refused_before_it_closes_the_connection(bus: Bus) -> None:
