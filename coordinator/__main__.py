@@ -54,7 +54,7 @@ def main() -> int:
     try:
         loop.run(serve(args))
     except FogError as error:
-        logging.getLogger("fog.coordinator").error("stopped error=%s", error.message)
+        logging.getLogger("fog.coordinator").error("stopped", extra=logs.fields(error=error.message))
         print(f"fog coordinator: {error}", file=sys.stderr)
         return FAILED
     return 0

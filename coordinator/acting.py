@@ -7,6 +7,7 @@ Messages become events (`inbound`), a *turn* gives all that came together to the
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 
@@ -26,6 +27,7 @@ from schemas.bus import Bus, Subscription
 from schemas.codec import encode
 from schemas.event import CoordinatorEvent
 from schemas.eventlog import EventLog
+from schemas.logs import fields
 from schemas.membership import AllReport
 from schemas.pull import Message, Puller
 from schemas.store import Store
@@ -87,7 +89,9 @@ class Acting:
         await self._pull_outcomes(term)
         self._ticker = self._loop.create_task(self._tick())
         self._bus.publish(subjects.ALL_REPORT, encode(AllReport(term)))
-        log.info("acting term=%d coordinator=%s", term, self._name)
+        # What was read lives long: no collection need look through it.
+        gc.freeze()
+        log.info("acting", extra=fields(term=term, coordinator=self._name))
 
     async def _pull_tasks(self, priority: TaskPriority, term: int) -> None:
         name = takeover.consumer_name(f"p{priority:d}", term)
@@ -153,7 +157,7 @@ class Acting:
             try:
                 wanted += step(self.state, event, now)
             except Exception:
-                log.exception("an event could not be handled event=%.300r", event)
+                log.exception("an event could not be handled", extra=fields(event=f"{event!r:.300}"))
                 self.inbound.bad.add("event", type(event).__name__, "could not be handled")
         wanted += pump(self.state, now)
         self.outbound.do(wanted, now)

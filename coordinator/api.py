@@ -18,11 +18,13 @@ from msgspec import Struct, structs
 from coordinator.core import events as ev
 from coordinator.core import views
 from coordinator.core.machine import Coordinator
+from coordinator.core.why import explain
 from coordinator.inbound import Bad
 from schemas import api, jetstream, streams, subjects
 from schemas.bus import Bus
 from schemas.codec import Decoder, encode
 from schemas.errors import BadInput, FogError
+from schemas.logs import fields
 from schemas.task import ResultHead, TaskHead
 
 log = logging.getLogger("fog.api")
@@ -91,7 +93,7 @@ class Api:
         except FogError as error:
             self._refuse(reply, api.ApiError("not-ready", error.message, error.hint))
         except Exception:
-            log.exception("a request failed subject=%s", subject)
+            log.exception("a request failed", extra=fields(subject=subject[:200]))
             self._refuse(reply, api.ApiError("failed", "the coordinator could not answer this", "its log says why"))
 
     def _refuse(self, reply: str, error: api.ApiError) -> None:
@@ -149,7 +151,7 @@ class Api:
             return info
         ended, stored = await self._look_up(request.task)
         if ended is not None:
-            return _ended_info(ended)
+            return _ended_info(ended, explain(self._state, request.task))
         if stored is not None:
             return _stored_info(*stored)
         raise Refusal(
@@ -183,7 +185,7 @@ class Api:
         return None, (self._task(message.data), ev.Source("tasks", message.seq), message.time)
 
 
-def _ended_info(result: ResultHead) -> api.TaskInfo:
+def _ended_info(result: ResultHead, why: api.Why | None) -> api.TaskInfo:
     row = api.TaskRow(
         result.task,
         result.submitter,
@@ -196,7 +198,8 @@ def _ended_info(result: ResultHead) -> api.TaskInfo:
         attempts=result.attempts,
         reason=result.reason,
     )
-    return api.TaskInfo(row, why=api.Why(f"it ran on {result.node}" if result.node else ""), errors=result.errors)
+    why = why or api.Why(f"it ran on {result.node}" if result.node else "it never ran")
+    return api.TaskInfo(row, why=why, errors=result.errors)
 
 
 def _stored_info(head: TaskHead, _source: ev.Source, _time: str) -> api.TaskInfo:

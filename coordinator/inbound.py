@@ -25,7 +25,9 @@ from schemas.bus import Bus
 from schemas.codec import Decoder
 from schemas.errors import BadInput
 from schemas.jetstream import StoredMessage
+from schemas.logs import fields
 from schemas.membership import Heartbeat
+from schemas.names import NODE_CONNECTION
 from schemas.pull import Message
 from schemas.task import Outcome, ResultHead, ResultState, TaskHead, Work
 
@@ -54,7 +56,7 @@ class Bad:
         """Count a bad message."""
         self.counts[kind] += 1
         self.last.append(f"{subject[:200]}: {problem[:300]}")
-        log.warning("refused a message kind=%s subject=%s problem=%s", kind, subject[:200], problem[:300])
+        log.warning("refused a message", extra=fields(kind=kind, subject=subject[:200], problem=problem[:300]))
 
 
 class Inbound:
@@ -146,8 +148,8 @@ class Inbound:
         except BadInput as error:
             self.bad.add("disconnect", subject, str(error))
             return
-        if said.client.name.startswith("fog-node-"):
-            self._hand_on(Disconnected(said.client.name.removeprefix("fog-node-"), said.reason))
+        if said.client.name.startswith(NODE_CONNECTION):
+            self._hand_on(Disconnected(said.client.name.removeprefix(NODE_CONNECTION), said.reason))
 
     def work(self, message: StoredMessage) -> WorkFound | None:
         """A message of FOG_WORK, found while taking over."""

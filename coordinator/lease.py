@@ -20,6 +20,7 @@ from schemas.bus import Bus
 from schemas.codec import Decoder, encode
 from schemas.errors import Conflict, FogError
 from schemas.kv import Kv
+from schemas.logs import fields
 from schemas.store import Store
 
 log = logging.getLogger("fog.lease")
@@ -64,7 +65,7 @@ class Lease:
                     if await self._take(entry.revision if entry else 0):
                         return self.term
                 elif (holder := _holder(entry.value).coordinator) != told:
-                    log.info("following: another coordinator acts holder=%s", holder)
+                    log.info("following: another coordinator acts", extra=fields(holder=holder))
                     told = holder
             await asyncio.sleep(RENEW_S * random.uniform(0.3, 0.7))
 
@@ -93,7 +94,7 @@ class Lease:
                     self._deadline = 0.0
                     return
             except FogError as error:
-                log.warning("the lease was not renewed error=%s", error.message)
+                log.warning("the lease was not renewed", extra=fields(error=error.message))
             else:
                 self._deadline = before + limits.LEASE_S - MARGIN_S
             await asyncio.sleep(RENEW_S)

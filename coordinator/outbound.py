@@ -28,6 +28,7 @@ from schemas.bus import Bus
 from schemas.codec import Decoder, encode
 from schemas.errors import BadInput, FogError, NoResponders, StoreRefused, Unreachable
 from schemas.eventlog import EventLog
+from schemas.logs import fields
 from schemas.membership import NodeAnswer, NodeCommand
 from schemas.pull import ack
 from schemas.store import Ack, Store
@@ -176,7 +177,7 @@ class Outbound:
             except FogError as error:
                 problem = error.message
                 await asyncio.sleep(AGAIN_S)
-        log.error("a message was not removed stream=%s seq=%d error=%s", source.stream, source.seq, problem)
+        log.error("a message was not removed", extra=fields(stream=source.stream, seq=source.seq, error=problem))
 
     # Results
 
@@ -205,7 +206,7 @@ class Outbound:
             elif isinstance(answer, StoreRefused) and answer.exists:
                 self._hand_on(Concluded(task, refused=True))
             else:
-                log.error("a result was not stored task=%s error=%s", task, answer.message)
+                log.error("a result was not stored", extra=fields(task=task, error=answer.message))
                 self._spawn(self._record_again(task, subject, data, msg_id))
 
         self._store.post(subject, data, msg_id, on_answer)
@@ -222,7 +223,7 @@ class Outbound:
                 messages = await jetstream.multi_last(self._bus, streams.RESULTS, wanted)
                 break
             except FogError as error:
-                log.warning("stored results could not be read, trying again error=%s", error.message)
+                log.warning("stored results could not be read, trying again", extra=fields(error=error.message))
                 await asyncio.sleep(AGAIN_S)
         for message in messages:
             head = self._inbound.result(message)
@@ -248,7 +249,7 @@ class Outbound:
         try:
             answer = await self._request(command.node, command.verb, said, COMMAND_S)
         except FogError as error:
-            log.info("no answer to a command node=%s verb=%s error=%s", command.node, command.verb, error.message)
+            log.info("no answer to a command", extra=fields(node=command.node, verb=command.verb, error=error.message))
         self._hand_on(CommandEnded(command.node, command.verb, command.task, answer))
 
     async def _request(self, node: str, verb: str, command: NodeCommand, timeout_s: float) -> NodeAnswer:
@@ -268,5 +269,5 @@ def _body_of(stream: str, data: bytes) -> bytes:
 
 
 def _log(line: act.Log) -> None:
-    fields = "".join(f" {name}={value}" for name, value in line.fields.items())
-    log.log(logging.getLevelNamesMapping().get(line.level.upper(), logging.INFO), "%s%s", line.text, fields)
+    level = logging.getLevelNamesMapping().get(line.level.upper(), logging.INFO)
+    log.log(level, line.text, extra=fields(**line.fields))

@@ -22,6 +22,7 @@ from schemas.bus import Bus
 from schemas.codec import Decoder, encode
 from schemas.errors import BadInput, Conflict, FogError
 from schemas.kv import Kv
+from schemas.logs import fields
 from schemas.membership import NodeRecord, Register, Registered
 from schemas.store import Store
 
@@ -96,7 +97,7 @@ class Registrar:
             record = self._record(entry.value) if entry is not None and not entry.deleted else None
         except FogError as error:
             self._open.pop(reply, None)
-            log.warning("a registration could not be looked up node=%s error=%s", request.node, error.message)
+            log.warning("a registration could not be looked up", extra=fields(node=request.node, error=error.message))
             return
         self._hand_on(NodeRegistering(request, record, entry.revision if entry else 0, reply))
 
@@ -110,7 +111,7 @@ class Registrar:
             return
         except FogError as error:
             self._open.pop(reply, None)
-            log.warning("a node's record was not stored node=%s error=%s", record.node, error.message)
+            log.warning("a node's record was not stored", extra=fields(node=record.node, error=error.message))
             return
         self._hand_on(NodeStored(record, reply, written))
 

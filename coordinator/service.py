@@ -13,6 +13,7 @@ from coordinator.lease import Lease
 from schemas import jetstream
 from schemas.bus import Bus
 from schemas.errors import FogError
+from schemas.logs import fields
 from schemas.store import Store
 from schemas.target import Target
 
@@ -71,7 +72,7 @@ class Service:
             except FogError as error:
                 if last or self._stopping.is_set():
                     raise
-                log.warning("the streams could not be made, trying again error=%s", error.message)
+                log.warning("the streams could not be made, trying again", extra=fields(error=error.message))
                 await asyncio.sleep(AGAIN_S)
 
     async def _one_term(self, bus: Bus, store: Store) -> None:
@@ -86,9 +87,10 @@ class Service:
             await acting.start()
             self._acting = acting
             await self._or_stop(keeping)
-            log.log(logging.INFO if self._stopping.is_set() else logging.WARNING, "stepping down term=%d", lease.term)
+            level = logging.INFO if self._stopping.is_set() else logging.WARNING
+            log.log(level, "stepping down", extra=fields(term=lease.term))
         except FogError as error:
-            log.error("could not take over, trying again error=%s", error.message)
+            log.error("could not take over, trying again", extra=fields(error=error.message))
             await asyncio.sleep(AGAIN_S)
         finally:
             self._acting = None

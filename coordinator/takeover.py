@@ -16,6 +16,7 @@ from schemas.bus import Bus
 from schemas.codec import Decoder
 from schemas.errors import BadInput
 from schemas.kv import Kv
+from schemas.logs import fields
 from schemas.membership import NodeRecord
 from schemas.store import Store
 
@@ -52,7 +53,7 @@ async def read_everything(bus: Bus, store: Store, inbound: Inbound, feed: Callab
         feed(item)
     for result in results:
         feed(result)
-    log.info("read the streams nodes=%d work=%d done=%d", len(nodes), len(found), len(results))
+    log.info("read the streams", extra=fields(nodes=len(nodes), work=len(found), done=len(results)))
 
 
 async def _nodes(bus: Bus, store: Store, inbound: Inbound) -> list[NodeKnown]:

@@ -30,6 +30,7 @@ from schemas.errors import FogError
 from schemas.limits import NODE_QUEUE_MAX
 from schemas.logs import fields
 from schemas.membership import Offer
+from schemas.names import NODE_CONNECTION
 from schemas.objects import Objects
 from schemas.store import Store
 from schemas.target import Target
@@ -67,7 +68,9 @@ class Daemon:
             with contextlib.suppress(NotImplementedError):  # Windows
                 loop.add_signal_handler(number, self._stop.set)
         connecting = asyncio.create_task(
-            Bus.connect(self._target, name=self._name, on_lost=self._on_lost, on_back=self._on_back, wait=True)
+            Bus.connect(
+                self._target, name=NODE_CONNECTION + self._name, on_lost=self._on_lost, on_back=self._on_back, wait=True
+            )
         )
         bus = await self._unless_stopped(connecting)
         if bus is None:
