@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,6 +49,7 @@ def _run(told: Settings) -> None:
     from node.device import Device
     from schemas.home import Home, resolve
     from schemas.lock import Lock
+    from schemas.loop import run
 
     name = node_name(told)
     home = Path(told.home) if told.home else None
@@ -69,21 +68,12 @@ def _run(told: Settings) -> None:
                 extra=fields(node=name, played=",".join(pretending)),
             )
 
-        async def run() -> None:
+        async def work() -> None:
             await Daemon(name, told, target, folder, make_device).run()
 
-        _loop_run(run())
+        run(work())
     finally:
         lock.release()
-
-
-def _loop_run(main_: Coroutine[None, None, None]) -> None:
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main_)
-    else:
-        uvloop.run(main_)
 
 
 if __name__ == "__main__":

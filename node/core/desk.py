@@ -62,6 +62,7 @@ class Desk:
         if new.placement < held.placement:
             return Taken.SETTLED, new.reply
         older = held.reply
+        self.recent.add(held.task.id, held.placement, final=False)
         if held.place is Place.LINED:
             held.work, held.reply, held.seq = new.work, new.reply, new.seq
             return Taken.REBASED, older

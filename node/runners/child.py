@@ -89,6 +89,8 @@ class Runner:
         import node
 
         node._hooks["progress"] = self._progress
+        if not {"", os.getcwd()} & set(sys.path):  # the owner's modules may lie in the current folder, after all others
+            sys.path.append(os.getcwd())
         for module in ("node.builtin", *modules):
             try:
                 importlib.import_module(module)

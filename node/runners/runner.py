@@ -58,7 +58,9 @@ class Runner:
             more["startupinfo"] = startup
         else:
             more.update(pass_fds=(theirs.fileno(),), start_new_session=True)
-        argv = [sys.executable, "-m", "node.runners.child", str(theirs.fileno()), *modules]
+        # As this process was started: with -P where what lies in the current folder must not stand in for our packages.
+        safe = ["-P"] if sys.flags.safe_path else []
+        argv = [sys.executable, *safe, "-m", "node.runners.child", str(theirs.fileno()), *modules]
         with theirs:
             return ours, subprocess.Popen(argv, stdin=subprocess.DEVNULL, **more)
 

@@ -294,7 +294,6 @@ class AnyOrder(RuleBasedStateMachine):
         self.desk = Desk(Room(2, 3.0, 300))
         self.now = 0.0
         self.seq = 0
-        self.begun: Counter[tuple[str, int]] = Counter()
         self.ended: Counter[tuple[str, int]] = Counter()
         self.accepted: set[tuple[str, int]] = set()
         self.settled_by_other: set[tuple[str, int]] = set()
@@ -318,6 +317,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.dropped.discard(key)
             self.accepted.add(key)
         elif taken is Taken.REBASED:
+            self.dropped.discard(key)
             self.accepted.add(key)
         if old and old != key and taken in (Taken.NEW, Taken.REBASED):
             self.settled_by_other.add(old)

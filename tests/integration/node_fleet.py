@@ -63,6 +63,7 @@ class Fleet:
         self.refusal = ""
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.placed = 0
+        self.python: tuple[str, ...] = ()
 
     @classmethod
     async def open(cls, target: Target, folder: Path) -> Fleet:
@@ -120,8 +121,20 @@ class Fleet:
         """A node daemon as a process of its own; its log goes to `log(name)`."""
         creds = self.folder / "fog.creds"
         write_creds(creds, Creds(self.target.url, self.target.seed))
-        argv = [sys.executable, "-m", "node", "--name", name, "--home", str(self.folder), "--creds", str(creds), *args]
-        path = os.pathsep.join((str(ROOT), str(self.folder)))
+        argv = [
+            sys.executable,
+            *self.python,
+            "-m",
+            "node",
+            "--name",
+            name,
+            "--home",
+            str(self.folder),
+            "--creds",
+            str(creds),
+            *args,
+        ]
+        path = os.pathsep.join((str(ROOT), str(self.folder)) if not self.python else (str(ROOT),))
         with open(self.folder / f"{name}.log", "ab") as log:
             more = {"PYTHONPATH": path, **(env or {})}
             node = spawn(argv, env={**os.environ, **more}, stdout=log, stderr=log, cwd=self.folder)

@@ -107,6 +107,14 @@ async def test_a_second_daemon_on_the_same_home_is_turned_away(fleet: Fleet) -> 
     assert "node n1 is in use by process" in fleet.log()
 
 
+async def test_modules_of_the_current_folder_can_be_offered_and_cannot_replace_ours(fleet: Fleet) -> None:
+    (fleet.folder / "node.py").write_text("raise SystemExit('not this one')")
+    (fleet.folder / "mine.py").write_text("from node import function\n@function\ndef mine() -> int:\n    return 7\n")
+    fleet.python = ("-P",)
+    await fleet.node("n1", "--import", "mine")
+    assert bytes((await fleet.result(await fleet.place(FunctionRun("mine")))).value) == b"7"
+
+
 async def test_a_module_that_cannot_be_imported_ends_the_daemon_with_the_reason(fleet: Fleet) -> None:
     (fleet.folder / "broken.py").write_text("import nosuchmodule")
     node = fleet.start_node("n1", "--import", "broken")
