@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import random
 
 from coordinator import takeover
@@ -62,6 +63,7 @@ class Acting:
         self._turn_due = False
         self._reading = True  # taking over: turns wait
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
         self._ticker: asyncio.Task[None] | None = None
         self._pullers: list[Puller] = []
         self._subscriptions: list[Subscription] = []
@@ -165,17 +167,16 @@ class Acting:
             puller.ask()
 
     def _wake_at(self, at: float) -> None:
-        delay_s = max(0.0, at - self._clock())
-        when = self._loop.time() + delay_s
-        if (
-            self._alarm is None
-            or self._alarm.cancelled()
-            or when < self._alarm.when()
-            or self._alarm.when() <= self._loop.time()
-        ):
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = self._loop.call_at(when, self._hand_on, ev.Tick())
+        if at >= self._alarm_at:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = self._loop.call_later(max(0.0, at - self._clock()), self._wake)
+
+    def _wake(self) -> None:
+        self._alarm, self._alarm_at = None, math.inf
+        self._hand_on(ev.Tick())
 
     async def _tick(self) -> None:
         while True:

@@ -83,11 +83,14 @@ class Outbound:
         }
 
     def do(self, wanted: list[act.Action], now: float) -> None:
-        """Carry out a turn's actions."""
+        """Carry out a turn's actions. One that cannot be done is logged, and the rest is done all the same."""
         self._now = now
         do = self._do
         for action in wanted:
-            do[type(action)](action)
+            try:
+                do[type(action)](action)
+            except Exception:
+                log.exception("an action failed action=%.300r", action)
 
     def stop(self) -> None:
         """Drop what waits for answers: this term is over."""

@@ -1,8 +1,7 @@
-"""The connection to NATS: the only module that touches nats-py.
+"""One connection to NATS: core messages, requests, subscriptions. JetStream stands on it in `store`, `pull` and others.
 
 Three things nats-py does not give are made here, each measured (docs/decisions/0004): delivery straight from the socket
-(`wire.py`), publishing without a coroutine a message, and one reply inbox for all requests.
-They rest on private parts of the pinned nats-py; `tests/integration/test_bus.py` holds them.
+(`wire`), publishing without a coroutine a message, and one reply inbox for all requests.
 """
 
 from __future__ import annotations
@@ -10,36 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
-from nats.aio.client import Client
-from nats.aio.client import Server as _Server
-from nats.aio.transport import TcpTransport
-from nats.errors import Error as NatsError
-from nats.js.errors import ObjectNotFoundError
-from nats.protocol.parser import AWAITING_CONTROL_LINE
-
 from schemas.errors import BadInput, BrokerUnfit, FogError, NoResponders, Unreachable
+from schemas.headers import header, is_no_responders, status_of
+from schemas.nats_py import PENDING_MAX, NatsClient, RawObjects, backoff_s
 from schemas.target import Target
-from schemas.wire import OnMessage, Wire
+from schemas.wire import OnMessage
+
+__all__ = ["Bus", "OnMessage", "Subscription", "header", "is_no_responders", "status_of"]
 
 log = logging.getLogger("fog.bus")
 
 MIN_SERVER = (2, 11)
-CONNECT_TIMEOUT_S = 3
-PING_INTERVAL_S = 20  # a dead link shows after two unanswered pings; heartbeats are what nodes are judged by
-RECONNECT_FIRST_S, RECONNECT_MAX_S = (
-    0.1,
-    5.0,
-)  # full jitter between 0 and first × 2^n, so that a fleet does not return in step
-OBJECT_TIMEOUT_S = 120
-TAP_AGAIN_S = 0.02
 GATHER_S = 0.001  # messages that need not hurry wait this long for company; all do under load
 BUSY = 6  # messages in the last write that mean load
-WRITE_BUFFER_MAX = 64 << 20  # bytes waiting for the socket; beyond it core messages are dropped and counted
 
 OnReply = Callable[[bytes, bytes], None]
 
@@ -47,67 +32,19 @@ OnReply = Callable[[bytes, bytes], None]
 class Subscription:
     """A live subscription; `close()` ends it."""
 
-    def __init__(self, bus: Bus, raw: Any) -> None:
-        self._bus, self._raw = bus, raw
+    def __init__(self, client: NatsClient, raw: Any) -> None:
+        self._client, self._raw = client, raw
 
     async def close(self) -> None:
         """Stop listening. Safe to call twice."""
-        self._bus._client.handlers.pop(b"%d" % self._raw._id, None)
-        with contextlib.suppress(NatsError):
-            await self._raw.unsubscribe()
-
-
-class _Client(Client):
-    """nats-py's client, whose incoming messages pass by `Wire` first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.handlers: dict[bytes, OnMessage] = {}
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        """A message that came in before `tap` could be put on the wire."""
-        handler = self.handlers.get(b"%d" % sid)
-        if handler is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        try:
-            handler(subject.decode(), reply.decode() if reply else "", data, headers or b"")
-        except Exception:
-            log.exception("a message handler failed subject=%s", subject[:200])
-
-    def tap(self) -> None:
-        """Put `Wire` before nats-py's protocol, between two operations; if one is half read, try again in a moment."""
-        transport = self._transport
-        if not self.is_connected or not isinstance(transport, TcpTransport):
-            return
-        reader: Any = transport._io_reader
-        writer: Any = transport._io_writer
-        if reader._buffer or self._ps.buf or self._ps.state != AWAITING_CONTROL_LINE:
-            asyncio.get_running_loop().call_later(TAP_AGAIN_S, self.tap)
-            return
-        inner = writer.transport.get_protocol()
-        if not isinstance(inner, Wire):
-            writer.transport.set_protocol(Wire(inner, self.handlers))
-
-    def send(self, data: bytes) -> None:
-        """Write at once where nothing waits; else behind what waits, by nats-py's flusher, which heeds a slow socket."""
-        if not self._pending and isinstance(self._transport, TcpTransport):
-            writer: Any = self._transport._io_writer
-            if writer.transport.get_write_buffer_size() == 0:
-                writer.write(data)
-                return
-        self._pending.append(data)
-        self._pending_data_size += len(data)
-        assert self._flush_queue is not None
-        with contextlib.suppress(asyncio.QueueFull):  # full: the flusher is on its way already
-            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        await self._client.unlisten(self._raw)
 
 
 class Bus:
     """One connection. Made by `connect`; survives reconnects by itself, telling `on_lost` and `on_back`."""
 
     def __init__(self) -> None:
-        self._client = _Client()
+        self._client = NatsClient()
         self._out: list[bytes] = []
         self._replies: dict[str, OnReply] = {}
         self._inbox = ""
@@ -146,7 +83,7 @@ class Bus:
                     raise
                 if attempt == 0:
                     log.warning("waiting for the broker url=%s error=%s", target.url, error.message)
-                await asyncio.sleep(_backoff(attempt))
+                await asyncio.sleep(backoff_s(attempt))
                 attempt += 1
 
     async def _open(
@@ -155,55 +92,17 @@ class Bus:
         self._on_lost += [on_lost] if on_lost else []
         self._on_back += [on_back] if on_back else []
 
-        async def lost() -> None:
+        def lost() -> None:
             for fn in () if self._closing else self._on_lost:
                 fn()
 
-        async def back() -> None:
-            self._client.tap()
+        def back() -> None:
             for fn in self._on_back:
                 fn()
 
-        async def error(problem: Exception) -> None:
-            log.debug("nats: %s", problem)
-
-        def pick(servers: list[_Server], _info: dict[str, Any]) -> tuple[_Server | None, float]:
-            return None, _backoff(min((s.reconnects for s in servers), default=0))
-
-        auth: dict[str, Any] = {}
-        if target.seed:
-            auth["nkeys_seed_str"] = target.seed
-        if target.creds_file:
-            auth["user_credentials"] = target.creds_file
-        client = self._client
-        try:
-            await client.connect(
-                target.url.split(","),
-                name=name,
-                error_cb=error,
-                disconnected_cb=lost,
-                reconnected_cb=back,
-                # For the first attempt only (set below): with -1 nats-py would try for ever without saying so.
-                allow_reconnect=False,
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0,
-                reconnect_to_server_handler=pick,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                ping_interval=PING_INTERVAL_S,
-                pending_size=WRITE_BUFFER_MAX,
-                skip_subject_validation=True,
-                **auth,
-            )
-        except Exception as error_raised:
-            problem = client._err or error_raised
-            with contextlib.suppress(Exception):
-                await client.close()
-            raise _connect_error(target, problem) from None
-        client.options["allow_reconnect"] = True
-        client.options["max_reconnect_attempts"] = -1
+        await self._client.open(target, name, lost, back)
         self._check_server(target)
-        client.tap()
-        self._inbox = client.new_inbox() + "."
+        self._inbox = self._client.new_inbox() + "."
         await self.subscribe(self._inbox + "*", self._on_reply)
 
     def when_back(self, fn: Callable[[], None]) -> None:
@@ -211,7 +110,7 @@ class Bus:
         self._on_back.append(fn)
 
     def _check_server(self, target: Target) -> None:
-        info = self._client._server_info
+        info = self._client.info
         version = str(info.get("version", "0.0"))
         numbers = tuple(int(part) for part in version.split("-")[0].split(".")[:2] if part.isdigit())
         if numbers < MIN_SERVER:
@@ -238,7 +137,7 @@ class Bus:
     @property
     def server_version(self) -> str:
         """The broker's version, as it says it."""
-        return str(self._client._server_info.get("version", ""))
+        return str(self._client.info.get("version", ""))
 
     @property
     def reconnects(self) -> int:
@@ -248,7 +147,7 @@ class Bus:
     @property
     def backlog_bytes(self) -> int:
         """Bytes that wait for the socket."""
-        return int(self._client._pending_data_size)
+        return int(self._client.waiting_bytes)
 
     def publish(self, subject: str, data: bytes, *, reply: str = "", headers: bytes = b"", lazy: bool = False) -> None:
         """Send a core message. Never waits: it goes out at the end of this turn of the event loop, or within `GATHER_S`
@@ -257,9 +156,11 @@ class Bus:
         `headers` are raw (``b"Nats-Msg-Id: x\\r\\n"``). While the link is down the message is dropped and counted in
         `dropped` (core NATS promises no more); what must arrive goes by `schemas.store.Store`. BadInput if too large.
         """
-        if len(data) + len(headers) + 12 > self._client._max_payload:
+        if " " in subject or "\r" in subject or "\n" in subject:
+            raise BadInput("subject", f"{subject!r:.100} is not a subject")
+        if len(data) + len(headers) + 12 > self._client.payload_max:
             raise BadInput("message", f"{len(data)} bytes exceed the broker's payload limit of {self.max_payload}")
-        if not self._client.is_connected or self._client._pending_data_size > WRITE_BUFFER_MAX:
+        if not self._client.is_connected or self._client.waiting_bytes > PENDING_MAX:
             self.dropped += 1
             return
         if headers:
@@ -335,9 +236,7 @@ class Bus:
 
     async def subscribe(self, subject: str, fn: OnMessage) -> Subscription:
         """Have `fn(subject, reply, data, raw_headers)` called for every message, synchronously, in order."""
-        raw = await self._client.subscribe(subject)
-        self._client.handlers[b"%d" % raw._id] = fn
-        return Subscription(self, raw)
+        return Subscription(self._client, await self._client.listen(subject, fn))
 
     def object_store(self, bucket: str) -> RawObjects:
         """NATS's object store of that bucket."""
@@ -350,10 +249,7 @@ class Bus:
     async def flush(self, timeout_s: float = 5.0) -> None:
         """Return when the broker has seen all that was published before. Raises Unreachable when it does not answer."""
         self._write()
-        try:
-            await self._client.flush(timeout=max(1, round(timeout_s)))
-        except (NatsError, TimeoutError, OSError) as error:
-            raise Unreachable(f"the broker did not answer: {error}") from None
+        await self._client.round_trip(timeout_s)
 
     async def close(self) -> None:
         """Send what is left and close. Never raises."""
@@ -363,88 +259,4 @@ class Bus:
         if self.connected:
             with contextlib.suppress(FogError):
                 await self.flush(2.0)
-        with contextlib.suppress(Exception):
-            await self._client.close()
-
-
-class RawObjects:
-    """nats-py's object store (its chunks and digests are NATS's own layout), with our errors."""
-
-    def __init__(self, client: Client, bucket: str) -> None:
-        self._js = client.jetstream(timeout=10)
-        self._bucket = bucket
-        self._store: Any = None
-
-    async def _open(self) -> Any:
-        if self._store is None:
-            self._store = await self._js.object_store(self._bucket)
-        return self._store
-
-    async def fresh(self, name: str, since: float) -> bool:
-        """Whether an object of that name was stored after `since` (seconds since 1970)."""
-        try:
-            info = await (await self._open()).get_info(name)
-        except ObjectNotFoundError:
-            return False
-        except (NatsError, TimeoutError) as error:
-            raise Unreachable(f"the object store did not answer: {error}") from None
-        return info.mtime is None or _stamp(info.mtime) > since
-
-    async def put(self, name: str, data: bytes) -> None:
-        """Store bytes under a name. Raises Unreachable."""
-        try:
-            await (await self._open()).put(name, data)
-        except (NatsError, TimeoutError) as error:
-            raise Unreachable(f"the object store did not take {name}: {error}") from None
-
-    async def get(self, name: str) -> bytes | None:
-        """The bytes of that name, or None."""
-        try:
-            async with asyncio.timeout(OBJECT_TIMEOUT_S):  # nats-py waits for ever for a chunk that is gone
-                found = await (await self._open()).get(name)
-        except ObjectNotFoundError:
-            return None
-        except (NatsError, TimeoutError) as error:
-            raise Unreachable(f"the object store did not give {name}: {error}") from None
-        return bytes(found.data or b"")
-
-
-def _stamp(mtime: str) -> float:
-    return datetime.fromisoformat(mtime.replace("Z", "+00:00")).timestamp()
-
-
-def is_no_responders(data: bytes, headers: bytes) -> bool:
-    """Whether a reply is the broker's *nobody listens there*."""
-    return not data and headers.startswith(b"NATS/1.0 503")
-
-
-def status_of(headers: bytes) -> int:
-    """The status code of raw headers, as in ``NATS/1.0 404 No Messages``; 0 when there is none."""
-    code = headers[9:12]
-    return int(code) if headers[:8] == b"NATS/1.0" and code.isdigit() else 0
-
-
-def header(headers: bytes, name: bytes) -> bytes:
-    """One header's value out of raw headers, or b""."""
-    start = headers.find(b"\r\n" + name + b":")
-    if start < 0:
-        return b""
-    start += len(name) + 3
-    return headers[start : headers.find(b"\r\n", start)].strip()
-
-
-def _backoff(attempt: int) -> float:
-    return random.uniform(0, min(RECONNECT_MAX_S, RECONNECT_FIRST_S * 2.0 ** min(attempt, 10)))
-
-
-def _connect_error(target: Target, problem: Exception) -> FogError:
-    text = str(problem) or type(problem).__name__
-    if "authorization" in text.lower() or "nkey" in text.lower():
-        return BrokerUnfit(
-            f"the broker at {target.url} refused the credentials: {text}",
-            hint="pass the fog.creds of the machine that runs `fog up` with --creds",
-        )
-    return Unreachable(
-        f"no broker answers at {target.url}: {text}",
-        hint="is it running? `fog up` starts one; --nats URL names another",
-    )
+        await self._client.shut()

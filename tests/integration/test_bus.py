@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -208,7 +209,7 @@ async def test_messages_come_straight_from_the_socket_again_after_a_reconnect(
         transport: Any = bus._client._transport
         return bus.connected and isinstance(transport._io_writer.transport.get_protocol(), Wire)
 
-    assert tapped()
+    await eventually(tapped)
     broker.kill()
     await eventually(lambda: not bus.connected)
     start_broker("tapped")
@@ -228,10 +229,11 @@ def test_however_the_bytes_are_cut_each_operation_arrives_whole_and_in_order(cut
     wire = Wire(Inner(), {} if slow else {b"7": lambda *message: heard.append(message)})
     stream = (
         b"PING\r\nMSG a.b 7 5\r\nhe\r\no\r\nMSG a.c 7 _in.1 0\r\n\r\n"
-        b"HMSG a.d 7 _in.2 12 14\r\nNATS/1.0\r\n\r\nhi\r\nMSG a.e 8 2\r\nno\r\n-ERR 'x'\r\nHMSG a.f 7 12 12\r\nNATS/1.0\r\n\r\n\r\n"
+        b"HMSG a.d 7 _in.2 12 14\r\nNATS/1.0\r\n\r\nhi\r\nMSG a.e 8 2\r\nno\r\n-ERR 'x'\r\n"
+        b"HMSG a.f 7 12 12\r\nNATS/1.0\r\n\r\n\r\n"
     )
     edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         wire.data_received(stream[start:end])
     if slow:
         assert (b"".join(passed), heard) == (stream, [])

@@ -1,0 +1,227 @@
+"""nats-py, and all that we do to it: no other module touches it.
+
+What is private here is private to the pinned nats-py (docs/decisions/0004); `tests/integration/test_bus.py` holds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.client import Server as _Server
+from nats.aio.transport import TcpTransport
+from nats.errors import Error as NatsError
+from nats.js.errors import ObjectNotFoundError
+from nats.protocol.parser import AWAITING_CONTROL_LINE
+
+from schemas.errors import BrokerUnfit, FogError, Unreachable
+from schemas.target import Target
+from schemas.wire import OnMessage, Wire
+
+log = logging.getLogger("fog.bus")
+
+CONNECT_TIMEOUT_S = 3
+PING_INTERVAL_S = 20  # a dead link shows after two unanswered pings; heartbeats are what nodes are judged by
+RECONNECT_FIRST_S = 0.1  # full jitter between 0 and this × 2^n, so that a fleet does not return in step
+RECONNECT_MAX_S = 5.0
+OBJECT_TIMEOUT_S = 120
+TAP_AGAIN_S = 0.02
+PENDING_MAX = 64 << 20  # bytes that may wait for the socket
+
+
+class NatsClient(Client):
+    """nats-py's client, whose incoming messages pass by `Wire` first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handlers: dict[bytes, OnMessage] = {}
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """A message that came in before `tap` could be put on the wire."""
+        handler = self.handlers.get(b"%d" % sid)
+        if handler is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        try:
+            handler(subject.decode(), reply.decode() if reply else "", data, headers or b"")
+        except Exception:
+            log.exception("a message handler failed subject=%s", subject[:200])
+
+    def tap(self) -> None:
+        """Put `Wire` before nats-py's protocol, between two operations; if one is half read, try again in a moment."""
+        transport = self._transport
+        if not self.is_connected or not isinstance(transport, TcpTransport):
+            return
+        reader: Any = transport._io_reader
+        writer: Any = transport._io_writer
+        if reader._buffer or self._ps.buf or self._ps.state != AWAITING_CONTROL_LINE:
+            asyncio.get_running_loop().call_later(TAP_AGAIN_S, self.tap)
+            return
+        inner = writer.transport.get_protocol()
+        if not isinstance(inner, Wire):
+            writer.transport.set_protocol(Wire(inner, self.handlers))
+
+    def send(self, data: bytes) -> None:
+        """Write at once where nothing waits; else behind what waits, by nats-py's flusher, which heeds a slow socket."""
+        if not self._pending and isinstance(self._transport, TcpTransport):
+            writer: Any = self._transport._io_writer
+            if writer.transport.get_write_buffer_size() == 0:
+                writer.write(data)
+                return
+        self._pending.append(data)
+        self._pending_data_size += len(data)
+        assert self._flush_queue is not None
+        with contextlib.suppress(asyncio.QueueFull):  # full: the flusher is on its way already
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    async def open(self, target: Target, name: str, on_lost: Callable[[], None], on_back: Callable[[], None]) -> None:
+        """Connect, at most two tries a server; reconnect for ever after that. Raises Unreachable, BrokerUnfit."""
+
+        async def lost() -> None:
+            on_lost()
+
+        async def back() -> None:
+            self.tap()
+            on_back()
+
+        async def error(problem: Exception) -> None:
+            log.debug("nats: %s", problem)
+
+        def pick(servers: list[_Server], _info: dict[str, Any]) -> tuple[_Server | None, float]:
+            return None, backoff_s(min((s.reconnects for s in servers), default=0))
+
+        auth = {"nkeys_seed_str": target.seed, "user_credentials": target.creds_file}
+        try:
+            await self.connect(
+                target.url.split(","),
+                name=name,
+                error_cb=error,
+                disconnected_cb=lost,
+                reconnected_cb=back,
+                # For the first attempt only (set below): with -1 nats-py would try for ever without saying so.
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                reconnect_to_server_handler=pick,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                ping_interval=PING_INTERVAL_S,
+                pending_size=PENDING_MAX,
+                skip_subject_validation=True,
+                **{option: value for option, value in auth.items() if value},  # type: ignore[arg-type]
+            )
+        except Exception as raised:
+            problem = self._err or raised
+            await self.shut()
+            raise _connect_error(target, problem) from None
+        self.options["allow_reconnect"] = True
+        self.options["max_reconnect_attempts"] = -1
+        self.tap()
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the broker said of itself."""
+        return self._server_info
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait for the socket."""
+        return self._pending_data_size
+
+    @property
+    def payload_max(self) -> int:
+        """The largest message, in bytes, that the broker takes."""
+        return self._max_payload
+
+    async def listen(self, subject: str, fn: OnMessage) -> Any:
+        """Subscribe; `fn` is called for each message. Returns what `unlisten` takes."""
+        raw = await self.subscribe(subject)
+        self.handlers[b"%d" % raw._id] = fn
+        return raw
+
+    async def unlisten(self, raw: Any) -> None:
+        """Unsubscribe. Never raises."""
+        self.handlers.pop(b"%d" % raw._id, None)
+        with contextlib.suppress(NatsError):
+            await raw.unsubscribe()
+
+    async def round_trip(self, timeout_s: float) -> None:
+        """Return when the broker has seen all that was sent. Raises Unreachable."""
+        try:
+            await self.flush(timeout=max(1, round(timeout_s)))
+        except (NatsError, TimeoutError, OSError) as error:
+            raise Unreachable(f"the broker did not answer: {error}") from None
+
+    async def shut(self) -> None:
+        """Close. Never raises."""
+        with contextlib.suppress(Exception):
+            await self.close()
+
+
+class RawObjects:
+    """nats-py's object store (its chunks and digests are NATS's own layout), with our errors."""
+
+    def __init__(self, client: Client, bucket: str) -> None:
+        self._js = client.jetstream(timeout=10)
+        self._bucket = bucket
+        self._store: Any = None
+
+    async def _open(self) -> Any:
+        if self._store is None:
+            self._store = await self._js.object_store(self._bucket)
+        return self._store
+
+    async def fresh(self, name: str, since: float) -> bool:
+        """Whether an object of that name was stored after `since` (seconds since 1970)."""
+        try:
+            info = await (await self._open()).get_info(name)
+        except ObjectNotFoundError:
+            return False
+        except (NatsError, TimeoutError) as error:
+            raise Unreachable(f"the object store did not answer: {error}") from None
+        return info.mtime is None or _stamp(info.mtime) > since
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Store bytes under a name. Raises Unreachable."""
+        try:
+            await (await self._open()).put(name, data)
+        except (NatsError, TimeoutError) as error:
+            raise Unreachable(f"the object store did not take {name}: {error}") from None
+
+    async def get(self, name: str) -> bytes | None:
+        """The bytes of that name, or None."""
+        try:
+            async with asyncio.timeout(OBJECT_TIMEOUT_S):  # nats-py waits for ever for a chunk that is gone
+                found = await (await self._open()).get(name)
+        except ObjectNotFoundError:
+            return None
+        except (NatsError, TimeoutError) as error:
+            raise Unreachable(f"the object store did not give {name}: {error}") from None
+        return bytes(found.data or b"")
+
+
+def _stamp(mtime: str) -> float:
+    return datetime.fromisoformat(mtime.replace("Z", "+00:00")).timestamp()
+
+
+def backoff_s(attempt: int) -> float:
+    """How long to wait before try number `attempt` (from 0)."""
+    return random.uniform(0, min(RECONNECT_MAX_S, RECONNECT_FIRST_S * 2.0 ** min(attempt, 10)))
+
+
+def _connect_error(target: Target, problem: Exception) -> FogError:
+    text = str(problem) or type(problem).__name__
+    if "authorization" in text.lower() or "nkey" in text.lower():
+        return BrokerUnfit(
+            f"the broker at {target.url} refused the credentials: {text}",
+            hint="pass the fog.creds of the machine that runs `fog up` with --creds",
+        )
+    return Unreachable(
+        f"no broker answers at {target.url}: {text}",
+        hint="is it running? `fog up` starts one; --nats URL names another",
+    )
