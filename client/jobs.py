@@ -1,44 +1,14 @@
-"""Map jobs: their record, and the names of their chunks.
-
-A chunk's task id is ``<job>-<first>-<count>-<mark>``: a resumed job finds its chunks by it, and the mark, keyed by the
-job's secret that nodes never see, keeps a node from naming another's chunk.
-"""
+"""Map jobs: their ids and secrets, and which of their chunks to take up again. How chunks are named: `schemas.chunks`."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 
-from msgspec import Struct
-
+from schemas.chunks import Span
 from schemas.errors import BadInput
-from schemas.names import Id, Word, check_id, new_id
+from schemas.names import check_id, new_id
 
 JOB_ID_MAX = 24  # leaves a chunk's id within 63 characters
-MARK_HEX = 16
-
-
-class JobRecord(Struct, frozen=True, omit_defaults=True):
-    """What the bucket `streams.JOBS` keeps of a job, under its id. `total` is the number of items, where it was known."""
-
-    secret: str
-    function: Word
-    created: float
-    submitter: Id
-    total: int | None = None
-
-
-class Span(Struct, frozen=True, order=True):
-    """Items `first` up to `first + count` of a job."""
-
-    first: int
-    count: int
-
-    @property
-    def end(self) -> int:
-        """The item after the last."""
-        return self.first + self.count
 
 
 def new_job() -> str:
@@ -57,28 +27,6 @@ def check_job(job: str) -> str:
     if len(job) > JOB_ID_MAX:
         raise BadInput("job", f"{job!r} is longer than {JOB_ID_MAX} characters", hint="choose a shorter one")
     return job
-
-
-def mark(secret: str, job: str, span: Span) -> str:
-    """The first 16 hex digits of HMAC-SHA256(secret, ``<job>-<first>-<count>``)."""
-    text = f"{job}-{span.first}-{span.count}".encode()
-    return hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()[:MARK_HEX]
-
-
-def chunk_id(secret: str, job: str, span: Span) -> str:
-    """The task id of a job's chunk."""
-    return f"{job}-{span.first}-{span.count}-{mark(secret, job, span)}"
-
-
-def read_chunk_id(secret: str, job: str, task: str) -> Span | None:
-    """The span that a chunk's id names, or None when it is not one of this job's (a foreign name, a wrong mark)."""
-    if not task.startswith(job + "-"):
-        return None
-    parts = task[len(job) + 1 :].split("-")
-    if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
-        return None
-    span = Span(int(parts[0]), int(parts[1]))
-    return span if span.count > 0 and hmac.compare_digest(chunk_id(secret, job, span), task) else None
 
 
 def disjoint(spans: dict[str, Span]) -> list[tuple[Span, str]]:

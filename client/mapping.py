@@ -18,12 +18,12 @@ from msgspec import Struct
 
 from client.chunks import Planner
 from client.functions import Functions
-from client.jobs import JobRecord, Span, chunk_id, read_chunk_id
 from client.packing import Packed, pack
 from client.sources import Source
 from client.submit import Submitter
 from client.values import describe, values_of
 from client.waiting import Waiting
+from schemas.chunks import JobRecord, Span, chunk_id, read_chunk_id, tile
 from schemas.device import Parameter
 from schemas.errors import FogError
 from schemas.objects import Objects
@@ -228,22 +228,23 @@ class Mapping:
             return
         result = future.result()
         if result.parts and result.state is ResultState.SUCCEEDED:
-            self._split(result)
+            self._split(span, result)
         else:
             if result.state is ResultState.SUCCEEDED:
                 self._planner.learn(span.count, result.duration_ms / 1000)
             self._ended(Ended(span, result))
         self._room.set()
 
-    def _split(self, result: Result) -> None:
+    def _split(self, span: Span, result: Result) -> None:
         """The chunk was cut up on its way: its items come from its parts."""
-        for part in result.parts:
-            span = read_chunk_id(self._job.record.secret, self._job.id, part)
-            if span is None:
-                self._failed = FogError(f"chunk {result.task} names a part that is not of this job: {part}")
-                self._news.set()
-                return
-            self._adopt(part, span)
+        named = {part: read_chunk_id(self._job.record.secret, self._job.id, part) for part in result.parts}
+        parts = {part: found for part, found in named.items() if found is not None}
+        if len(parts) < max(2, len(result.parts)) or not tile(span, list(parts.values())):
+            self._failed = FogError(f"chunk {result.task} was split into what does not make it up: {result.parts}")
+            self._news.set()
+            return
+        for part, found in parts.items():
+            self._adopt(part, found)
 
     def _ended(self, ended: Ended) -> None:
         self._back[ended.span.first] = ended

@@ -6,9 +6,10 @@ import time
 
 import msgspec
 
-from client.jobs import JobRecord, Span, disjoint, new_secret, read_chunk_id
+from client.jobs import disjoint, new_secret
 from schemas import jetstream, streams, subjects
 from schemas.bus import Bus
+from schemas.chunks import JobRecord, Span, read_chunk_id
 from schemas.codec import Decoder
 from schemas.errors import BadInput, Conflict, Refused
 from schemas.kv import Kv

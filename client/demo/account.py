@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client.jobs import Span
 from client.mapping import Ended
+from schemas.chunks import Span
 from schemas.event import CloudEvent, TaskEvent
 
 PLACED = "fog.task.assigned"

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.chunks import GROWTH, TARGET_S, Planner
-from client.jobs import JobRecord, Span, check_job, chunk_id, disjoint, new_job, new_secret, read_chunk_id
+from client.jobs import check_job, disjoint, new_job, new_secret
 from schemas import limits
+from schemas.chunks import JobRecord, Span, chunk_id, read_chunk_id
 from schemas.errors import BadInput
 from schemas.names import check_id
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from client.jobs import JobRecord, Span, chunk_id
 from schemas import jetstream, limits, streams, subjects
 from schemas.api import ApiError, Done, FunctionRow, FunctionsReply
 from schemas.bus import Bus
+from schemas.chunks import JobRecord, Span, chunk_id
 from schemas.codec import Decoder, encode
 from schemas.device import FunctionOffer, Parameter
 from schemas.objects import Objects
