@@ -68,6 +68,7 @@ class Api:
     def heard(self, subject: str, reply: str, data: bytes, _headers: bytes) -> None:
         """A request."""
         if not reply:
+            self._bad.add("api", subject, "no reply subject: nobody to answer")
             return
         if len(self._tasks) >= AT_ONCE:
             self._refuse(reply, api.ApiError("busy", "too many requests at once", "try again in a moment"))
@@ -82,6 +83,7 @@ class Api:
             endpoint = self._endpoints.get(name)
             if endpoint is None:
                 known = ", ".join(sorted(self._endpoints))
+                self._bad.add("api", subject, "there is no such request")
                 raise Refusal("bad-request", f"there is no {name}", f"there are {known}")
             decode, answer = endpoint
             self._bus.publish(reply, encode(await answer(decode(data or b"{}"))))
@@ -111,7 +113,7 @@ class Api:
         status = views.status(self._state, self._clock())
         info = await jetstream.stream_info(self._bus, streams.TASKS)
         beyond = int(info["state"]["messages"]) - sum(self._state.window.values())
-        bad = dict(self._bad.counts)
+        bad = {**self._bad.counts, **status.bad}
         return structs.replace(
             status,
             broker=f"nats-server {self._bus.server_version}",

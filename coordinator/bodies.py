@@ -22,10 +22,15 @@ class Bodies:
         self.loose_bytes = 0
 
     def hold(self, task: str, body: bytes) -> None:
-        """Keep the body of a task that is yet to be placed."""
-        if task not in self._held:
-            self._held[task] = body
-            self.held_bytes += len(body)
+        """Keep the body of a task that is yet to be placed. The first one counts: a task never changes."""
+        if task in self._held:
+            return
+        loose = self._loose.pop(task, None)
+        if loose is not None:
+            self.loose_bytes -= len(loose)
+            body = loose
+        self._held[task] = body
+        self.held_bytes += len(body)
 
     def get(self, task: str) -> bytes | None:
         """The body, if it is here."""

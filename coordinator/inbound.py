@@ -18,6 +18,7 @@ from coordinator.core.events import (
     ResultSeen,
     Source,
     TaskArrived,
+    TaskUnreadable,
     WorkFound,
 )
 from schemas import subjects
@@ -27,13 +28,15 @@ from schemas.errors import BadInput
 from schemas.jetstream import StoredMessage
 from schemas.logs import fields
 from schemas.membership import Heartbeat
-from schemas.names import NODE_CONNECTION
+from schemas.names import NODE_CONNECTION, check_id
 from schemas.pull import Message
+from schemas.streams import RESULTS
 from schemas.task import Outcome, ResultHead, ResultState, TaskHead, Work
 
 log = logging.getLogger("fog.inbound")
 
 BAD_KEPT = 20
+REPUBLISHED = f"Nats-Stream: {RESULTS}\r\n".encode()
 
 
 class _Client(Struct):
@@ -76,19 +79,26 @@ class Inbound:
         self._disconnect = Decoder(_Disconnect)
 
     def task(self, message: Message) -> None:
-        """A delivery of FOG_TASKS. One that nobody could ever run leaves the queue with its reason logged."""
+        """A delivery of FOG_TASKS. One that nobody could ever run fails, if its subject says whose and which it is."""
+        seq = message.seq
+        source = Source("tasks", seq, message.reply)
+        _, submitter, task = subjects.tail(message.subject, 2)
+        try:
+            check_id("submitter", submitter)
+            check_id("id", task)
+        except BadInput as error:
+            self.bad.add("task", message.subject, str(error))
+            message.term(self._bus, "not a task's subject")
+            return
         try:
             head = self._task(message.data)
-            _, submitter, task = subjects.tail(message.subject, 2)
             _must_match(head, submitter, task)
-        except (BadInput, ValueError) as error:
+        except BadInput as error:
             self.bad.add("task", message.subject, str(error))
-            message.term(self._bus, "not a task")
+            self._hand_on(TaskUnreadable(task, submitter, error.message, source))
             return
         self._bodies.hold(head.id, message.data)
-        seq = message.seq
         maybe_done = seq <= self.fresh_after_seq or message.delivered > 1
-        source = Source("tasks", seq, message.reply)
         self._hand_on(TaskArrived(head, source, message.stored_at, maybe_done))
 
     def outcome(self, message: Message) -> None:
@@ -119,8 +129,11 @@ class Inbound:
             return
         self._hand_on(Beat(beat))
 
-    def done(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
-        """A result that FOG_RESULTS stored."""
+    def done(self, subject: str, _reply: str, data: bytes, headers: bytes) -> None:
+        """A result that FOG_RESULTS stored. What does not carry the mark of its republishing was never stored."""
+        if REPUBLISHED not in headers:
+            self.bad.add("result", subject, "it was not stored: results are published on result.>, not on done.>")
+            return
         head = self._result_head(subject, data)
         if head is not None:
             self._hand_on(ResultSeen(head))
@@ -163,6 +176,7 @@ class Inbound:
             self.bad.add("work", message.subject, str(error))
             return None
         self._bodies.hold(head.id, bytes(work.task))
+        self._bodies.loosen(head.id)  # it lies in a queue
         source = Source("work", message.seq)
         return WorkFound(head, work.history, node, source, work.deadline_at, work.not_before, work.reason)
 

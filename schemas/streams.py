@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from schemas import limits
-from schemas.subjects import ROOT
+from schemas.subjects import ROOT, outcome, submit
+from schemas.task import TaskPriority
 
 TASKS = "FOG_TASKS"
 WORK = "FOG_WORK"
@@ -35,10 +36,11 @@ _QUEUE: dict[str, Any] = {
 def configurations(replicas: int = 1) -> list[dict[str, Any]]:
     """Every stream as JetStream's API wants it."""
     streams = [
-        {"name": TASKS, "subjects": [f"{ROOT}.task.submit.>"], "max_msgs": 5_000_000, **_QUEUE},
+        # Exactly what is consumed: a queue would keep anything else for ever.
+        {"name": TASKS, "subjects": [submit(p, "*", "*") for p in TaskPriority], "max_msgs": 5_000_000, **_QUEUE},
         # 2.15 caps a stream at 1000 consumers unless it says otherwise; there is one a node.
         {"name": WORK, "subjects": [f"{ROOT}.work.>"], "max_msgs": 2_000_000, "max_consumers": 20_000, **_QUEUE},
-        {"name": OUTCOMES, "subjects": [f"{ROOT}.outcome.>"], "max_msgs": 1_000_000, **_QUEUE},
+        {"name": OUTCOMES, "subjects": [outcome("*", "*")], "max_msgs": 1_000_000, **_QUEUE},
         {
             "name": RESULTS,
             "subjects": [f"{ROOT}.result.>"],

@@ -26,7 +26,9 @@ def result_seen(state: Coordinator, event: ResultSeen, now: float, out: Out) -> 
     if task is not None:
         finish(state, task, result, now, out)
     elif result.task not in state.done:
-        state.strays.pop(result.task, None)
+        source = state.strays.pop(result.task, None)
+        if source is not None:
+            out.append(Remove(source))
         remember(state, result)
         _tell(state, result, out)
 

@@ -32,6 +32,15 @@ class TaskArrived(Struct, frozen=True):
     maybe_done: bool = False
 
 
+class TaskUnreadable(Struct, frozen=True):
+    """A TASKS message that is no task, `problem` says why; its subject names the submitter and the id that it was to have."""
+
+    task: str
+    submitter: str
+    problem: str
+    source: Source
+
+
 class WorkFound(Struct, frozen=True):
     """While taking over: a WORK message lies under `node` (or ``_waiting``) as sequence `source.seq`."""
 
@@ -184,7 +193,7 @@ class Tick(Struct, frozen=True):
 
 
 Event = (
-    TaskArrived | WorkFound | OutcomeArrived | Placed | PlaceFailed | Concluded | ResultSeen | ResultsAsked
+    TaskArrived | TaskUnreadable | WorkFound | OutcomeArrived | Placed | PlaceFailed | Concluded | ResultSeen | ResultsAsked
     | NodeRegistering | NodeStored | NodeKnown | Beat | Disconnected | ProbeEnded | CommandEnded | CancelAsked
     | DrainAsked | LinkLost | LinkBack | TakenOver | Tick
 )  # fmt: skip

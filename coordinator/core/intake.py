@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from coordinator.core import tune
 from coordinator.core.accounts import charge
-from coordinator.core.actions import Emit, Remove
+from coordinator.core.actions import Conclude, Emit, Forget, Remove
 from coordinator.core.classes import NOBODY, NeedsClass
 from coordinator.core.ends import drop, expire
 from coordinator.core.estimates import task_ms
-from coordinator.core.events import Source, TaskArrived, WorkFound
+from coordinator.core.events import Source, TaskArrived, TaskUnreadable, WorkFound
 from coordinator.core.nodeview import NodeView
 from coordinator.core.placing import park
 from coordinator.core.queue import activate, put, take_out
@@ -22,14 +22,14 @@ from coordinator.core.why import words
 from schemas import limits
 from schemas.event import TaskEvent
 from schemas.subjects import WAITING
-from schemas.task import History
+from schemas.task import History, ResultState
 
 
 def task_arrived(state: Coordinator, event: TaskArrived, now: float, out: Out) -> None:
     """A TASKS message: a new task, the redelivery of one, or one that is over."""
     head, source = event.head, event.source
     if head.id in state.done:
-        out.append(Remove(source))
+        out += (Remove(source), Forget(head.id))
         return
     known = state.tasks.get(head.id)
     if known is not None:
@@ -53,6 +53,16 @@ def _arrived_again(task: TaskRecord, source: Source, out: Out) -> None:
         task.source = source
     else:
         out.append(Remove(source))
+
+
+def task_unreadable(state: Coordinator, event: TaskUnreadable, now: float, out: Out) -> None:
+    """Whoever submitted it learns why it never ran. A task that goes by that name already is not touched."""
+    if event.task in state.tasks or event.task in state.done:
+        out.append(Remove(event.source))
+        return
+    state.strays[event.task] = event.source
+    reason = f"this is not a task: {event.problem}"[: limits.REASON_MAX]
+    out.append(Conclude(event.task, event.submitter, ResultState.FAILED, reason))
 
 
 def admit(state: Coordinator, task: TaskRecord, now: float) -> None:
@@ -219,7 +229,7 @@ def work_found(state: Coordinator, event: WorkFound, now: float, out: Out) -> No
     """While taking over: a task at its place. The highest placement counts; of two equal ones an outcome does."""
     head, source = event.head, event.source
     if head.id in state.done:
-        out.append(Remove(source))
+        out += (Remove(source), Forget(head.id))
         return
     known = state.tasks.get(head.id)
     if known is not None:

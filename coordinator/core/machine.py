@@ -56,6 +56,7 @@ def tick(state: Coordinator, event: events.Tick, now: float, out: Out) -> None:
 
 HANDLERS: dict[type, Handler] = {
     events.TaskArrived: intake.task_arrived,
+    events.TaskUnreadable: intake.task_unreadable,
     events.WorkFound: intake.work_found,
     events.OutcomeArrived: life.outcome_arrived,
     events.Placed: life.placed,

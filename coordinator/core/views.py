@@ -20,7 +20,7 @@ from schemas.task import TaskPriority
 
 
 def status(state: Coordinator, now: float) -> api.StatusReply:
-    """The fleet at a glance; the shell adds what only it knows (`bad`, `broker`, `version`)."""
+    """The fleet at a glance; the shell adds what only it knows (`broker`, `version`, what it refused)."""
     working = [n for n in state.nodes.values() if n.takes_work()]
     held = [n for n in state.nodes.values() if n.count]
     return api.StatusReply(
@@ -34,9 +34,16 @@ def status(state: Coordinator, now: float) -> api.StatusReply:
         slots_used=sum(min(n.count, n.slots) for n in held),
         cores=sum(n.cores for n in working),
         cores_used=round(sum(n.cores - max(0.0, n.cores_free) for n in held), 3),
+        bad=_bad_at_nodes(state),
         counts=dict(state.counts),
         notes=tuple(_notes(state)),
     )
+
+
+def _bad_at_nodes(state: Coordinator) -> dict[str, int]:
+    """What nodes refused, as their beats say."""
+    count = sum(n.bad_messages for n in state.nodes.values())
+    return {"at nodes": count} if count else {}
 
 
 def _notes(state: Coordinator) -> Iterator[str]:
@@ -44,6 +51,9 @@ def _notes(state: Coordinator) -> Iterator[str]:
         yield "the link to the broker is down: no node is judged by its silence"
     if not any(n.takes_work() for n in state.nodes.values()):
         yield "no node takes work"
+    troubled = [f"{n.id} ({n.bad_messages})" for n in state.nodes.values() if n.bad_messages]
+    if troubled:
+        yield f"messages were refused by {', '.join(troubled[:5])}" + (" and others" if len(troubled) > 5 else "")
     if state.parked >= limits.PAGE:
         yield f"{state.parked} tasks are in the waiting place"
 

@@ -44,7 +44,32 @@ def test_a_redelivered_submission_is_not_run_twice() -> None:
     w.feed(arrived)
     assert w.feed(arrived) == ["remove tasks 1"]
     w.done("t1")
-    assert w.feed(arrived) == ["remove tasks 1"]
+    assert w.feed(arrived) == ["remove tasks 1", "forget t1"], "nor is its body kept"
+
+
+def test_what_is_no_task_fails_with_the_reason_and_touches_no_task_of_that_name() -> None:
+    w = World()
+    w.join("n1")
+    problem = "needs.cores: expected a number"
+    source = e.Source("tasks", 9, "r9")
+    assert w.feed(e.TaskUnreadable("bad", "ann", problem, source)) == [
+        f"conclude bad failed: this is not a task: {problem}",
+        "remove tasks 9",
+    ]
+    w.feed(e.ResultSeen(w.results["bad"]))
+    assert w.feed(e.TaskUnreadable("bad", "ann", problem, source)) == ["remove tasks 9"], "it is told once"
+    w.submit("t1")
+    assert w.feed(e.TaskUnreadable("t1", "ann", problem, source)) == ["remove tasks 9"]
+    assert w.states() == {"t1": "placed"}
+
+
+def test_the_result_of_what_is_no_task_may_come_by_before_its_confirmation() -> None:
+    w = World()
+    w.hold = True
+    w.feed(e.TaskUnreadable("bad", "ann", "no", e.Source("tasks", 9, "r9")))
+    seen = w.feed(e.ResultSeen(ResultHead("bad", "ann", ResultState.FAILED)))
+    assert seen == ["remove tasks 9", "emit task.failed bad.0.failed"]
+    assert w.release() == []
 
 
 def test_a_submission_that_may_be_done_is_looked_up_first() -> None:
