@@ -1,17 +1,20 @@
 """How the command line shows things: JSON documents, tables, and times and sizes that a person can read.
 
-On a terminal tables are drawn by rich and fit its width; anywhere else they are plain rows, never cut or wrapped.
+On a terminal that is wide enough tables are drawn by rich; anywhere else they are plain rows, never cut or wrapped.
 """
 
 from __future__ import annotations
 
 import base64
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+
+FOLDED = 24  # characters that the last column of a table needs at least, where it has so many
 
 
 def plain(value: Any) -> Any:
@@ -57,12 +60,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     if not cells:
         print(empty)
-    elif sys.stdout.isatty():
+    elif sys.stdout.isatty() and _fits(columns, cells):
         _draw(columns, cells)
     else:
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
         for row in (columns, *cells):
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _fits(columns: Sequence[str], cells: list[list[str]]) -> bool:
+    """Whether a terminal is wide enough for all columns but the last, which may be folded into what is left."""
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    return sum(widths[:-1]) + 3 * len(widths) + min(widths[-1], FOLDED) <= shutil.get_terminal_size().columns
 
 
 def _draw(columns: Sequence[str], cells: list[list[str]]) -> None:
@@ -71,7 +80,9 @@ def _draw(columns: Sequence[str], cells: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(name, no_wrap=number < len(columns) - 1)
     for row in cells:
         table.add_row(*map(Text, row))
     Console().print(table)

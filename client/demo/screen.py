@@ -8,7 +8,7 @@ from typing import Any
 
 from client import show
 from client.demo.account import Account
-from client.demo.stack import ABOUT, IDLE
+from client.demo.stack import IDLE
 
 LINE_S = 1.0  # between two lines where there is no terminal
 BAR = 24
@@ -78,16 +78,16 @@ def print_end(account: Account, reason: str) -> None:
         note = "killed in the middle" if name == account.killed else reason if name == IDLE and not share.items else ""
         speed = f"{show.size(share.speed)}/s" if share.speed else ""
         rows.append((
-            name, ABOUT.get(name, ""), share.items, show.size(share.size), f"{share.items / total:.0%}", speed,
+            name, share.items, show.size(share.size), f"{share.items / total:.0%}", speed,
             share.chunks, share.attempts, share.lost, note,
         ))  # fmt: skip
     size = sum(account.sizes)
     rows.append((
-        "all", "", account.done, show.size(size), f"{account.done / total:.0%}", f"{show.size(size / account.took_s)}/s",
+        "all", account.done, show.size(size), f"{account.done / total:.0%}", f"{show.size(size / account.took_s)}/s",
         *(sum(getattr(share, name) for share in account.nodes.values()) for name in ("chunks", "attempts", "lost")), "",
     ))  # fmt: skip
     print()
-    columns = ("NODE", "PLAYS", "ITEMS", "BYTES", "SHARE", "SPEED", "CHUNKS", "ATTEMPTS", "LOST", "NOTE")
+    columns = ("NODE", "ITEMS", "BYTES", "SHARE", "SPEED", "CHUNKS", "ATTEMPTS", "LOST", "NOTE")
     show.print_table(columns, rows, empty="")
     for task, (source, target) in account.moved.items():
         first, count = task.split("-")[-3:-1]
