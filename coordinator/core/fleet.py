@@ -83,6 +83,7 @@ def _join(
     node.revision = event.revision
     node.interval_s = interval_s(state)
     node.asleep = node.self_draining = node.left = False
+    node.resume_asked_at = 0.0
     node.beat_seq = -1
     node.orphans = frozenset()
     if new_boot or known_as is None:
@@ -175,6 +176,8 @@ def beat(state: Coordinator, event: Beat, now: float, out: Out) -> None:
         _offer_changed(node, structs.replace(node.record, offer=b.offer, last_seen=now), out)
         changed = True
     _said(node, b)
+    if node.resume_asked_at and now - node.resume_asked_at >= tune.REPORT_AGAIN_S:
+        _ask_to_resume(node, now, out)
     back = node.state is NodeState.LOST
     cause = Cause.LEAVE if b.leaving else cause_of(node)
     if cause is not Cause.ALIVE or node.state is not NodeState.ONLINE:
@@ -279,22 +282,39 @@ def drain_asked(state: Coordinator, event: DrainAsked, now: float, out: Out) -> 
     if node is None:
         out.append(Log("warning", f"cannot drain {event.node}: no such node"))
         return
+    in_service = not (node.drained or node.self_draining)
     node.drained = not event.resume
     if node.record.drained != node.drained:
         node.record = structs.replace(node.record, drained=node.drained)
         out.append(StoreNode(node.record, node.revision))
     if event.resume:
-        node.self_draining = False
-        out.append(Command(node.id, "resume"))
+        if not in_service:
+            _ask_to_resume(node, now, out)
     else:
+        node.resume_asked_at = 0.0
         out.append(Command(node.id, "drain", deadline_s=event.deadline_s, reason="an operator drains this node"))
-    if node.state in (NodeState.ONLINE, NodeState.DRAINING):
-        reason = "taken back into service" if event.resume else f"drained, by {event.deadline_s:g} s from now"
-        change(state, node, cause_of(node), reason, now, out)
+    if node.state is NodeState.ONLINE:
+        change(state, node, cause_of(node), f"drained, by {event.deadline_s:g} s from now", now, out)
+
+
+def _ask_to_resume(node: NodeView, now: float, out: Out) -> None:
+    """Until it has answered it gives back whatever comes, so it gets nothing."""
+    node.resume_asked_at = now
+    out.append(Command(node.id, "resume"))
+
+
+def _resumed(state: Coordinator, node: NodeView, now: float, out: Out) -> None:
+    node.resume_asked_at = 0.0
+    node.self_draining = False
+    if node.state is NodeState.DRAINING:
+        change(state, node, cause_of(node), "taken back into service", now, out)
 
 
 def command_ended(state: Coordinator, event: CommandEnded, now: float, out: Out) -> None:
     """A node's answer to a command. What was not heard is put right by the node's beats."""
+    node = state.nodes.get(event.node)
+    if event.verb == "resume" and node is not None and node.resume_asked_at and event.answer and event.answer.ok:
+        _resumed(state, node, now, out)
     if event.answer is None:
         state.counts["commands unanswered"] += 1
     elif not event.answer.ok:

@@ -169,7 +169,7 @@ def cause_of(node: NodeView) -> Cause:
         return Cause.LEAVE
     if node.asleep:
         return Cause.SLEEP
-    return Cause.DRAIN if node.drained or node.self_draining else Cause.ALIVE
+    return Cause.DRAIN if node.drained or node.self_draining or node.resume_asked_at else Cause.ALIVE
 
 
 def link_lost(state: Coordinator, event: LinkLost, now: float, out: Out) -> None:

@@ -38,8 +38,8 @@ class NodeView:
         "closed", "cores", "cores_free", "count", "device", "done", "drained", "events", "failed", "functions",
         "gone_at", "harvest_state", "heard_at", "id", "idle", "interval_s", "kinds", "last_beat", "left",
         "memory_free", "memory_mb", "missed", "next_due", "orphans", "power", "power_mode", "queue_ms", "record",
-        "reported_at", "reserved", "revision", "self_draining", "slot", "slots", "speed", "state", "thermal",
-        "timed_at",
+        "reported_at", "reserved", "resume_asked_at", "revision", "self_draining", "slot", "slots", "speed", "state",
+        "thermal", "timed_at",
     )  # fmt: skip
 
     def __init__(self, record: NodeRecord, slot: int, interval_s: float) -> None:
@@ -65,6 +65,7 @@ class NodeView:
         self.timed_at = float("inf")  # when its alarm rings
         self.orphans: frozenset[tuple[str, int]] = frozenset()
         self.bad_messages = 0
+        self.resume_asked_at = 0.0  # when it was told to take work again, until it says that it does
         self.attempts: dict[str, TaskRecord] = {}
         self.blocked: dict[NeedsClass, None] = {}
         self.reserved: tuple[NeedsClass, int] | None = None

@@ -106,8 +106,22 @@ def test_draining_gives_nothing_new_and_resuming_gives_again() -> None:
     w.beat("n1", draining=True)
     w.join("n1", session="s2")
     assert w.states() == {"t1": "queued"}, "a restart does not end it"
-    w.feed(e.DrainAsked("n1", 0.0, resume=True))
+    assert w.feed(e.DrainAsked("n1", 0.0, resume=True)) == ["store n1 boot 2", "command n1 resume"]
+    assert w.states() == {"t1": "queued"}, "it would give back whatever reached it before the command"
+    w.feed(e.CommandEnded("n1", "resume", "", w.alive("n1").answer))
     assert w.states() == {"t1": "placed"}
+
+
+def test_a_node_that_did_not_hear_that_it_is_back_in_service_is_told_again() -> None:
+    w = World()
+    w.join("n1")
+    w.feed(e.DrainAsked("n1", 30.0))
+    w.feed(e.DrainAsked("n1", 0.0, resume=True))
+    w.feed(e.CommandEnded("n1", "resume", "", None))
+    w.now += 5
+    assert w.beat("n1", draining=True) == ["command n1 resume"]
+    w.feed(e.CommandEnded("n1", "resume", "", w.alive("n1").answer))
+    assert w.state.nodes["n1"].state is NodeState.ONLINE
 
 
 def test_tasks_whose_only_node_drains_leave_the_intake_window_after_a_while() -> None:
