@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from schemas.bus import Bus
 from schemas.errors import BadInput
+from schemas.eventlog import EventLog
 from schemas.membership import Offer
 from schemas.names import new_id
 from schemas.store import Store
@@ -22,6 +23,7 @@ class Context:
     node: str
     bus: Bus
     store: Store
+    events: EventLog
     offer: Offer
     session: str = field(default_factory=new_id)
     boot: int = 0
@@ -31,11 +33,6 @@ class Context:
     leaving: bool = False
     bad_messages: int = 0
     bad: deque[str] = field(default_factory=lambda: deque(maxlen=BAD_KEPT))
-
-    @property
-    def source(self) -> str:
-        """The node as CloudEvents name it."""
-        return f"/fog/node/{self.node}"
 
     def note_bad(self, where: str, error: BadInput) -> None:
         """Count a message that could not be understood."""

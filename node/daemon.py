@@ -27,6 +27,7 @@ from node.recorder import DROPPED, Recorder
 from schemas.bus import Bus
 from schemas.device import DeviceCapabilities, FunctionOffer
 from schemas.errors import FogError
+from schemas.eventlog import EventLog
 from schemas.limits import NODE_QUEUE_MAX
 from schemas.logs import fields
 from schemas.membership import Offer
@@ -96,7 +97,7 @@ class Daemon:
         room_of = offer_of(self._settings, capabilities, ())
         desk = Desk(Room(room_of.slots, room_of.cores, room_of.memory_mb))
         store = Store(bus)
-        context = Context(self._name, bus, store, room_of)
+        context = Context(self._name, bus, store, EventLog(bus, store, f"/fog/node/{self._name}"), room_of)
         blobs = Blobs(Objects(bus))
         recorder = Recorder(context, desk, Outputs(context), blobs)
         executor = Executor(desk, self._settings.imports, recorder)
@@ -192,7 +193,7 @@ class Daemon:
         if not await executor.until_idle(self._settings.leave_grace_s):
             executor.stop_all(LEAVING)
             await executor.until_idle(STOP_S)
-        stored = await self._store.drain(STOP_S)
+        stored = await context.events.drain(STOP_S)
         await self._intake.stop()
         self._member.beat()
         self._member.stop()

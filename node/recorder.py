@@ -16,10 +16,10 @@ from node.core.desk import Desk
 from node.core.endings import Done, Ending, outcome_of, result_by_passed, result_of
 from node.outputs import Outputs
 from node.runners.frames import Failed, Finished, Printed, Progressed
-from schemas import subjects
+from schemas import limits, subjects
 from schemas.codec import encode
 from schemas.errors import FogError, StoreRefused
-from schemas.event import CloudEvent, TaskEvent, rfc3339
+from schemas.event import TaskEvent
 from schemas.logs import fields
 from schemas.pull import ack
 from schemas.store import Ack
@@ -40,29 +40,39 @@ class Recorder:
     def __init__(self, context: Context, desk: Desk, outputs: Outputs, blobs: Blobs) -> None:
         self._context, self._desk, self._outputs, self._blobs = context, desk, outputs, blobs
         self._tasks: set[asyncio.Task[None]] = set()
-        self._moment = (0.0, "")
+        self._young: dict[Attempt, None] = {}  # runs, but not yet for long enough to be told
+        self._growing = False
         self.results = 0
         self.outcomes = 0
 
     # What the executor tells.
 
     def started(self, attempt: Attempt) -> None:
-        """Say so, without waiting for the broker's answer."""
+        """Say so if it still runs in a moment; the start of a quicker one is said with its end, by the coordinator."""
+        if not self._growing:
+            self._growing = True
+            asyncio.get_running_loop().call_later(limits.STARTED_EVENT_S, self._grown)
+        self._young[attempt] = None
+
+    def _grown(self) -> None:
+        """Tell of those that have run long enough. The eldest is first."""
+        now = time.time()
+        self._growing = False
+        for attempt in list(self._young):
+            wait_s = attempt.started_at + limits.STARTED_EVENT_S - now
+            if wait_s > 0:
+                self._growing = True
+                asyncio.get_running_loop().call_later(wait_s, self._grown)
+                return
+            del self._young[attempt]
+            self._tell_started(attempt)
+
+    def _tell_started(self, attempt: Attempt) -> None:
         task, history, context = attempt.task, attempt.work.history, self._context
         key = f"{task.id}.{history.placement}.started"
         data = TaskEvent(task.id, task.submitter, context.node, history.placement, history.attempts + 1)
-        event = CloudEvent(
-            key, context.source, "fog.task.started", self._stamp(attempt.started_at), data, subject=task.id,
-            fogterm=attempt.work.term,
-        )  # fmt: skip
-        headers = b"Nats-Msg-Id: %b\r\n" % key.encode()
-        context.bus.publish(subjects.event("task.started", task.id), encode(event), headers=headers)
-
-    def _stamp(self, at: float) -> str:
-        at = round(at, 3)
-        if self._moment[0] != at:
-            self._moment = (at, rfc3339(at))
-        return self._moment[1]
+        context.events.term = attempt.work.term
+        context.events.emit("task.started", task.id, key, data, attempt.started_at)
 
     def printed(self, attempt: Attempt, message: Printed | Progressed) -> None:
         """Stream it."""
@@ -93,8 +103,10 @@ class Recorder:
         self._end(attempt, Ending(OutcomeKind.FAILED, "failed", message.error, True))
 
     def died(self, attempt: Attempt, how: str, began: bool) -> None:
-        """A failed attempt: a task that kills its runner must not be tried for ever."""
-        self._end(attempt, Ending(OutcomeKind.FAILED, "failed", how, began))
+        """A failed attempt: a task that kills its runner must not be tried for ever. A runner that ended before the task
+        was begun says nothing of it."""
+        word = "died" if began and attempt.started_at else "failed"
+        self._end(attempt, Ending(OutcomeKind.FAILED, word, how, began))
 
     def stopped(self, attempt: Attempt, why: str, began: bool) -> None:
         """By its timeout: failed. Cancelled: the coordinator records it. Dropped: it lives elsewhere. Else returned."""
@@ -146,6 +158,7 @@ class Recorder:
         self._desk.close(attempt)
 
     def _let_go(self, attempt: Attempt) -> None:
+        self._young.pop(attempt, None)
         attempt.inputs = ()
         if attempt.fetched:
             attempt.fetched = False
@@ -175,7 +188,7 @@ class Recorder:
         self._context.store.post(
             subjects.result(task.submitter, task.id),
             data,
-            f"{task.id}.{attempt.placement}.result",
+            "",  # no id: FOG_RESULTS refuses a second message on the subject, whoever says it
             partial(self._result_answered, attempt, data),
         )
 

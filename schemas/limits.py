@@ -27,6 +27,7 @@ PROBE_S = 1.0  # how long a probe may take to answer
 WORK_ACK_WAIT_S = 60.0  # an un-acked WORK message is redelivered after this
 WORK_PROGRESS_S = 15.0  # a node says +WPI for held work this often: four times inside WORK_ACK_WAIT_S
 TASKS_ACK_WAIT_S = 600.0  # the coordinator's own: its death deletes the consumer, which redelivers at once
+STARTED_EVENT_S = 0.05  # an attempt's start is said by its node once it runs this long; a quicker one's with its end
 LEASE_S = 2.0  # a coordinator's lease; renewed every LEASE_S / 4
 RESULT_AGE_S = 7 * 86_400.0  # results are kept this long
 RESULT_BY_S = 6 * 86_400.0  # later than this after its submission, a result comes as an outcome and is judged

@@ -148,8 +148,8 @@ class Puller:
             if self._room is not None:
                 want = min(want, self._room() - self._asked)
             want = min(want, self._batch)
-            # Small top-ups are not worth a request unless little is left.
-            if want <= 0 or (want * 2 < self._batch and self._asked * 2 > self._batch):
+            # While something is asked for, a small top-up is not worth a request: room comes back one by one.
+            if want <= 0 or (self._asked and want * 4 < self._batch):
                 return
             self._count += 1
             key = f"{self._count:x}"

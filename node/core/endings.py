@@ -16,7 +16,8 @@ NO_VALUE = Result("", "", ResultState.SUCCEEDED).value
 class Ending(Struct, frozen=True):
     """Why an attempt ended without a result.
 
-    `word` is the error's kind as `AttemptError` has it (failed, timeout, returned, refused); `started` whether it had begun.
+    `word` is the error's kind as `AttemptError` has it (failed, died, timeout, returned, refused); `started` whether it
+    had begun.
     """
 
     kind: OutcomeKind

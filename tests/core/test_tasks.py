@@ -15,7 +15,7 @@ def test_a_task_from_submission_to_result() -> None:
     w = World()
     w.join("n1")
     assert w.submit("t1") == ["place t1.1 at n1", "remove tasks 1", "emit task.assigned t1.1.assigned"]
-    assert w.done("t1") == ["emit task.succeeded t1.1.succeeded", "forget t1"]
+    assert w.done("t1") == ["emit task.started t1.1.started", "emit task.succeeded t1.1.succeeded", "forget t1"]
     assert w.state.tasks == {}
     assert w.state.nodes["n1"].count == 0
 
@@ -33,7 +33,12 @@ def test_a_result_may_overtake_the_ack_of_its_placement() -> None:
     w.join("n1")
     w.hold = True
     w.submit("t1")
-    assert w.done("t1") == ["remove tasks 1", "emit task.succeeded t1.1.succeeded", "forget t1"]
+    assert w.done("t1") == [
+        "remove tasks 1",
+        "emit task.started t1.1.started",
+        "emit task.succeeded t1.1.succeeded",
+        "forget t1",
+    ]
     assert w.release() == [], "the node acks its WORK message itself"
 
 
@@ -79,6 +84,7 @@ def test_a_submission_that_may_be_done_is_looked_up_first() -> None:
     assert w.submit("t1", maybe_done=True) == [
         "ask t1",
         "remove tasks 1",
+        "emit task.started t1.4.started",
         "emit task.succeeded t1.4.succeeded",
         "forget t1",
     ]
@@ -91,7 +97,11 @@ def test_a_failed_attempt_is_tried_elsewhere_with_backoff_and_fails_with_every_e
     w.join("n2")
     w.submit("t1", retry=Retry(limit=2, backoff_s=0.5))
     first = w.node_of("t1")
-    assert w.outcome("t1", error="one") == ["remove work 2", "emit task.attempt-failed t1.1.failed"]
+    assert w.outcome("t1", error="one") == [
+        "remove work 2",
+        "emit task.started t1.1.started",
+        "emit task.attempt-failed t1.1.failed",
+    ]
     assert w.states() == {"t1": "waiting"}
     w.wait(1, beating=None)
     second = w.node_of("t1")
@@ -211,7 +221,8 @@ def test_cancelling_a_running_task_reaches_its_node_and_the_first_stored_result_
     w.done("t1")  # its success was stored first
     assert w.release() == []
     assert [x for x in w.log if x.startswith("emit task.") and "assigned" not in x] == [
-        "emit task.succeeded t1.1.succeeded"
+        "emit task.started t1.1.started",
+        "emit task.succeeded t1.1.succeeded",
     ]
 
 
@@ -263,6 +274,7 @@ def test_a_lost_node_has_its_tasks_looked_up_at_once_and_moved() -> None:
         "emit task.lost t2.1.lost",
         "ask t1 t2",
         "remove work 4",
+        "emit task.started t2.1.started",
         "emit task.succeeded t2.1.succeeded",
         "forget t2",
         "place t1.2 at n2",
@@ -281,6 +293,7 @@ def test_a_late_result_of_a_lost_attempt_counts_and_stops_the_new_one() -> None:
     assert w.done("t1", node="n1", placement=1) == [
         "command n2 cancel t1",
         f"remove work {w.where['t1'][1]}",
+        "emit task.started t1.1.started",
         "emit task.succeeded t1.1.succeeded",
         "forget t1",
     ]
@@ -394,3 +407,11 @@ def test_a_question_that_nobody_answers_is_put_again() -> None:
     w.hold, w.held_back = False, []
     assert "ask t1" in w.wait(11, beating=None)
     assert w.states() == {"t1": "placed"}
+
+
+def test_the_start_of_a_long_attempt_is_its_nodes_to_say() -> None:
+    """It has been said long before the end; by then the broker would not know it as the same event again."""
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    assert w.done("t1", ms=60.0) == ["emit task.succeeded t1.1.succeeded", "forget t1"]

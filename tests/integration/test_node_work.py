@@ -100,7 +100,8 @@ async def test_work_comes_in_a_result_is_stored_and_only_then_the_work_is_acked(
 
 async def test_the_start_of_an_attempt_is_an_event_with_an_id_made_from_what_happened(fleet: Fleet) -> None:
     await fleet.node()
-    task = await fleet.place(history=History(placement=4, attempts=2))
+    await fleet.result(await fleet.place())  # too quick: its start is the coordinator's to say
+    task = await fleet.place(FunctionRun("sleep", Raw(b"[0.2]")), history=History(placement=4, attempts=2))
     await fleet.result(task)
     await until(lambda: fleet.events)
     event = json.loads(fleet.events[0])
@@ -317,8 +318,8 @@ async def test_higher_priority_starts_first_within_the_queue(fleet: Fleet) -> No
     await fleet.node("n1", "--slots", "1", "--import", "own_functions")
     blocker = await fleet.place(FunctionRun("sleep", Raw(b"[0.5]")))
     await until(lambda: fleet.events)
-    low = await fleet.place(priority=1)
-    high = await fleet.place(priority=10)
+    low = await fleet.place(FunctionRun("sleep", Raw(b"[0.1]")), priority=1)
+    high = await fleet.place(FunctionRun("sleep", Raw(b"[0.1]")), priority=10)
     for task in (blocker, low, high):
         await fleet.result(task)
     order = [json.loads(event)["data"]["task"] for event in fleet.events]
