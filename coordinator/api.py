@@ -110,8 +110,8 @@ class Api:
             task.cancel()
 
     async def _status(self, _: api.Empty) -> Struct:
-        status = views.status(self._state, self._clock())
         info = await jetstream.stream_info(self._bus, streams.TASKS)
+        status = views.status(self._state, self._clock())
         beyond = int(info["state"]["messages"]) - sum(self._state.window.values())
         bad = {**self._bad.counts, **status.bad}
         return structs.replace(
@@ -161,7 +161,7 @@ class Api:
         )
 
     async def _task_cancel(self, request: api.CancelRequest) -> Struct:
-        if request.task in self._state.tasks:
+        if request.task in self._state.tasks or request.task in self._state.parts:
             self._hand_on(ev.CancelAsked(request.task, request.submitter, request.reason))
             return api.Done("cancelled")
         ended, stored = await self._look_up(request.task)

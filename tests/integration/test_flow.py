@@ -42,7 +42,7 @@ class Outsider:
         assert made.returncode == 0, made.stderr
         self.heard: list[dict[str, Any]] = []
         program = Path(__file__).with_name("outsider.py")
-        argv = [sys.executable, "-P", program, target.url, target.seed, str(folder)]
+        argv = [sys.executable, "-P", str(program), target.url, target.seed, str(folder)]
         self.process = spawn(argv, stdout=subprocess.PIPE, cwd=folder)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
