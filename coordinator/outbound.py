@@ -20,9 +20,11 @@ from coordinator.core.events import (
     ProbeEnded,
     ResultsAsked,
     Source,
+    SplitEnded,
 )
 from coordinator.inbound import Inbound
 from coordinator.registrar import Registrar
+from coordinator.splits import Splitter
 from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus
 from schemas.codec import Decoder, encode
@@ -64,16 +66,18 @@ class Outbound:
     ) -> None:
         self._bus, self._store, self._bodies, self._events = bus, store, bodies, events
         self._inbound, self._registrar = inbound, registrar
+        self._splitter = Splitter(bus, store)
         self._hand_on, self._wake_at, self._term = hand_on, wake_at, term
         self._tasks: set[asyncio.Task[None]] = set()
         self._now = 0.0
         self._do: dict[type, Callable[[Any], None]] = {
             act.Place: self._place,
+            act.Split: lambda a: self._spawn(self._split(a)),
             act.Remove: self._remove,
             act.Conclude: self._conclude,
             act.AskResults: lambda a: self._spawn(self._ask_results(a)),
             act.Forget: lambda a: self._bodies.drop(a.task),
-            act.Emit: lambda a: self._events.emit(a.kind, a.about, a.key, a.data, self._now),
+            act.Emit: lambda a: self._events.emit(a.kind, a.about, a.key, a.data, a.at or self._now),
             act.Probe: lambda a: self._spawn(self._probe(a)),
             act.Command: lambda a: self._spawn(self._command(a)),
             act.StoreNode: lambda a: self._spawn(self._registrar.store(a.record, a.revision, a.reply)),
@@ -120,14 +124,29 @@ class Outbound:
         """The body is kept here no longer: read it from where the task lies now."""
         placement = place.history.placement
         try:
-            message = await jetstream.get_message(self._bus, STREAM_OF[place.source.stream], seq=place.source.seq)
+            body = await self._read_body(place.source)
         except FogError as error:
             self._hand_on(PlaceFailed(place.task, placement, error.message))
             return
-        if message is None:
+        if body is None:
             self._hand_on(PlaceFailed(place.task, placement, "its message is gone", final=True))
             return
-        self._publish(place, _body_of(place.source.stream, message.data))
+        self._publish(place, body)
+
+    async def _read_body(self, source: Source) -> bytes | None:
+        message = await jetstream.get_message(self._bus, STREAM_OF[source.stream], seq=source.seq)
+        return None if message is None else _body_of(source.stream, message.data)
+
+    async def _split(self, split: act.Split) -> None:
+        try:
+            body = self._bodies.get(split.task) or await self._read_body(split.source)
+        except FogError as error:
+            self._hand_on(SplitEnded(split.task, error=error.message))
+            return
+        if body is None:
+            self._hand_on(SplitEnded(split.task, error="its message is gone"))
+            return
+        self._hand_on(await self._splitter.split(split, body))
 
     def _publish(self, place: act.Place, body: bytes) -> None:
         work = Work(
@@ -197,6 +216,7 @@ class Outbound:
             exit_code=end.exit_code,
             stdout=end.stdout,
             stderr=end.stderr,
+            parts=end.parts,
         )
         self._record(
             end.task, subjects.result(end.submitter, end.task), encode(result), f"{end.task}.{end.state.value}"

@@ -200,7 +200,7 @@ class AttemptError(Struct, frozen=True, omit_defaults=True):
     attempt: int
     at: float
     error: str
-    kind: str = "failed"  # failed, returned, refused, lost, timeout
+    kind: str = "failed"  # failed, returned, refused, lost, timeout, died (with its runner)
     exit_code: int | None = None  # of a command
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from coordinator.core.events import Source
+from schemas.chunks import Span
 from schemas.event import EventData
 from schemas.membership import NodeRecord, Registered
 from schemas.task import AttemptError, History, ResultState
@@ -29,6 +30,18 @@ class Place(Struct, frozen=True):
     reason: str = ""
 
 
+class Split(Struct, frozen=True):
+    """Store these parts of a map chunk as tasks of their own, the last first → `SplitEnded`.
+
+    The chunk lies at `source`. `deadline_s` is what is left of its deadline, for the parts."""
+
+    task: str
+    submitter: str
+    parts: tuple[Span, ...]
+    source: Source
+    deadline_s: float | None = None
+
+
 class Remove(Struct, frozen=True):
     """Remove a message, by its reply or its sequence: what it said is stored elsewhere now."""
 
@@ -36,7 +49,7 @@ class Remove(Struct, frozen=True):
 
 
 class Conclude(Struct, frozen=True):
-    """Record a result of our own (failed, cancelled, expired) → `Concluded`.
+    """Record a result of our own (failed, cancelled, expired; succeeded by its `parts`) → `Concluded`.
 
     `exit_code`, `stdout` and `stderr` are the last attempt's."""
 
@@ -51,6 +64,7 @@ class Conclude(Struct, frozen=True):
     exit_code: int | None = None
     stdout: str = ""
     stderr: str = ""
+    parts: tuple[str, ...] = ()
 
 
 class AskResults(Struct, frozen=True):
@@ -66,12 +80,13 @@ class Forget(Struct, frozen=True):
 
 
 class Emit(Struct, frozen=True):
-    """Say an event to outside tools. `key` makes its id: the same key is the same event."""
+    """Say an event to outside tools. `key` makes its id: the same key is the same event. `at`: when it was, if not now."""
 
     kind: str
     about: str
     key: str
     data: EventData
+    at: float = 0.0
 
 
 class Probe(Struct, frozen=True):
@@ -123,5 +138,5 @@ class WakeAt(Struct, frozen=True):
 
 
 Action = (
-    Place | Remove | Conclude | AskResults | Forget | Emit | Probe | Command | StoreNode | Answer | Log | WakeAt
+    Place | Split | Remove | Conclude | AskResults | Forget | Emit | Probe | Command | StoreNode | Answer | Log | WakeAt
 )  # fmt: skip

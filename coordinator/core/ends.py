@@ -14,7 +14,7 @@ from coordinator.core.queue import take_out
 from coordinator.core.record import Life, TaskRecord, items_of
 from coordinator.core.state import Coordinator, Out
 from schemas import limits
-from schemas.event import TaskEnded
+from schemas.event import TaskEnded, TaskEvent
 from schemas.subjects import WAITING
 from schemas.task import ResultHead, ResultState
 
@@ -30,7 +30,7 @@ def result_seen(state: Coordinator, event: ResultSeen, now: float, out: Out) -> 
         if source is not None:
             out.append(Remove(source))
         remember(state, result)
-        _tell(state, result, out)
+        _tell(state, result, now, out)
 
 
 def finish(state: Coordinator, task: TaskRecord, result: ResultHead, now: float, out: Out) -> None:
@@ -48,7 +48,7 @@ def finish(state: Coordinator, task: TaskRecord, result: ResultHead, now: float,
         out.append(Remove(task.source))
     if task.leftovers:
         out.extend(Remove(source) for source in task.leftovers)
-    _tell(state, result, out)
+    _tell(state, result, now, out)
     out.append(Forget(task.id))
     drop(state, task)
     remember(state, result)
@@ -73,8 +73,21 @@ def _learn(node: NodeView, task: TaskRecord, result: ResultHead) -> None:
     estimate.learn(result.duration_ms / items)
 
 
-def _tell(state: Coordinator, result: ResultHead, out: Out) -> None:
+def began(
+    task: str, submitter: str, node: str, placement: int, attempt: int, duration_ms: float, now: float, out: Out
+) -> None:
+    """The start of an attempt that was over before its node would have said it; so that the three events come in order."""
+    if duration_ms < 1000 * limits.STARTED_EVENT_S:
+        data = TaskEvent(task, submitter, node, placement, attempt)
+        out.append(Emit("task.started", task, f"{task}.{placement}.started", data, now - duration_ms / 1000))
+
+
+def _tell(state: Coordinator, result: ResultHead, now: float, out: Out) -> None:
     """The event of a task's end; said once, since its key is the same for any result of the task."""
+    if result.state is ResultState.SUCCEEDED and result.node:
+        began(
+            result.task, result.submitter, result.node, result.placement, result.attempts, result.duration_ms, now, out
+        )  # fmt: skip
     word = result.state.value
     state.counts[word] += 1
     data = TaskEnded(
@@ -116,7 +129,7 @@ def remember(state: Coordinator, result: ResultHead) -> None:
     Kept with it is the placement whose WORK message the node acks itself; none where the result is a coordinator's.
     """
     done = state.done
-    done[result.task] = result.placement if result.state is ResultState.SUCCEEDED else -1
+    done[result.task] = result.placement if result.state is ResultState.SUCCEEDED and result.node else -1
     if len(done) > tune.DONE_KEPT:
         done.popitem(last=False)
 
@@ -129,8 +142,19 @@ def fail(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
     conclude(state, task, ResultState.FAILED, f"failed after {tries}: {last}", now, out)
 
 
-def conclude(state: Coordinator, task: TaskRecord, how: ResultState, reason: str, now: float, out: Out) -> None:
-    """Record a result of our own. Whatever the task's state, it waits for the broker's word from now on."""
+def conclude(
+    state: Coordinator,
+    task: TaskRecord,
+    how: ResultState,
+    reason: str,
+    now: float,
+    out: Out,
+    parts: tuple[str, ...] = (),
+) -> None:
+    """Record a result of our own. Whatever the task's state, it waits for the broker's word from now on.
+
+    *Succeeded* is for a chunk that goes on as its `parts`.
+    """
     take_out(state, task)
     node = task.node
     if node is not None:
@@ -141,8 +165,8 @@ def conclude(state: Coordinator, task: TaskRecord, how: ResultState, reason: str
     task.to(Life.CONCLUDING, now)
     task.reason = reason[: limits.REASON_MAX]
     h, last = task.history, task.last if how is ResultState.FAILED else None
-    where = "" if task.bound == WAITING else task.bound
-    done = Conclude(task.id, task.submitter, how, task.reason, where, h.placement, h.attempts, h.errors)
+    where = "" if task.bound == WAITING or parts else task.bound
+    done = Conclude(task.id, task.submitter, how, task.reason, where, h.placement, h.attempts, h.errors, parts=parts)
     if last is not None:
         done = structs.replace(done, node=last.node, exit_code=last.exit_code, stdout=last.stdout, stderr=last.stderr)
     task.own = ResultHead(
@@ -181,11 +205,15 @@ def concluded(state: Coordinator, event: Concluded, now: float, out: Out) -> Non
 def cancel_asked(state: Coordinator, event: CancelAsked, now: float, out: Out) -> None:
     """Cancel a task wherever it is. Of one not held here the result is recorded all the same."""
     task = state.tasks.get(event.task)
+    for part in state.parts.get(event.task, ()):
+        cancel_asked(state, CancelAsked(part, event.submitter, event.reason), now, out)
     if event.task in state.done:
         return
     reason = event.reason or "cancelled"
     if task is not None:
-        if task.state is not Life.CONCLUDING:
+        if task.state is Life.SPLITTING:
+            task.cancelled = reason
+        elif task.state is not Life.CONCLUDING:
             conclude(state, task, ResultState.CANCELLED, reason, now, out)
     elif event.submitter:
         state.strays[event.task] = event.source
@@ -194,8 +222,8 @@ def cancel_asked(state: Coordinator, event: CancelAsked, now: float, out: Out) -
 
 def expire(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
     """The task's deadline passed."""
-    if task.state is Life.CONCLUDING:
-        return
+    if task.state in (Life.CONCLUDING, Life.SPLITTING):
+        return  # the parts have the deadline of the whole
     waited = task.reason if task.state is Life.WAITING else ""
     reason = "its deadline passed" + (f" while it waited: {waited}" if waited else "")
     conclude(state, task, ResultState.EXPIRED, reason, now, out)

@@ -80,6 +80,14 @@ class PlaceFailed(Struct, frozen=True):
     final: bool = False
 
 
+class SplitEnded(Struct, frozen=True):
+    """The answer to `actions.Split`: the `parts` are stored under these ids, or (without any) why it cannot be split."""
+
+    task: str
+    parts: tuple[str, ...] = ()
+    error: str = ""
+
+
 class Concluded(Struct, frozen=True):
     """RESULTS answered a result of our own: stored, or `refused` since another was there first."""
 
@@ -193,7 +201,7 @@ class Tick(Struct, frozen=True):
 
 
 Event = (
-    TaskArrived | TaskUnreadable | WorkFound | OutcomeArrived | Placed | PlaceFailed | Concluded | ResultSeen | ResultsAsked
-    | NodeRegistering | NodeStored | NodeKnown | Beat | Disconnected | ProbeEnded | CommandEnded | CancelAsked
-    | DrainAsked | LinkLost | LinkBack | TakenOver | Tick
+    TaskArrived | TaskUnreadable | WorkFound | OutcomeArrived | Placed | PlaceFailed | SplitEnded | Concluded
+    | ResultSeen | ResultsAsked | NodeRegistering | NodeStored | NodeKnown | Beat | Disconnected | ProbeEnded
+    | CommandEnded | CancelAsked | DrainAsked | LinkLost | LinkBack | TakenOver | Tick
 )  # fmt: skip

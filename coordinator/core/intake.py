@@ -22,7 +22,7 @@ from coordinator.core.why import words
 from schemas import limits
 from schemas.event import TaskEvent
 from schemas.subjects import WAITING
-from schemas.task import History, ResultState
+from schemas.task import History, MapHead, ResultState
 
 
 def task_arrived(state: Coordinator, event: TaskArrived, now: float, out: Out) -> None:
@@ -38,6 +38,9 @@ def task_arrived(state: Coordinator, event: TaskArrived, now: float, out: Out) -
     history = History(submitted_at=event.stored_at)
     task = TaskRecord(head, source, history, event.stored_at, now)
     task.result_by = event.stored_at + limits.RESULT_BY_S
+    if state.ages and isinstance(head.run, MapHead):
+        run = head.run
+        task.order = state.ages.pop((head.submitter, run.job, run.first, run.count), task.order)
     admit(state, task, now)
     task.windowed = True
     state.window[int(head.priority)] += 1

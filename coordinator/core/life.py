@@ -10,13 +10,14 @@ from coordinator.core import tune
 from coordinator.core.accounts import charge, release
 from coordinator.core.actions import Emit, Place, Remove
 from coordinator.core.classes import NOBODY
-from coordinator.core.ends import conclude, fail, finish, leave_place
+from coordinator.core.ends import began, conclude, fail, finish, leave_place
 from coordinator.core.events import OutcomeArrived, Placed, PlaceFailed, ResultsAsked, Source
 from coordinator.core.intake import admit, ask_first, classify, cost_of, enqueue, parked, wait_or_queue
 from coordinator.core.nodeview import NodeView
 from coordinator.core.placing import park
 from coordinator.core.queue import take_out
 from coordinator.core.record import Life, TaskRecord
+from coordinator.core.splitting import halve
 from coordinator.core.state import Coordinator, Out
 from schemas import limits
 from schemas.event import TaskEvent
@@ -132,7 +133,8 @@ def _not_current(state: Coordinator, task: TaskRecord, outcome: Outcome, source:
 def _is_current(task: TaskRecord, outcome: Outcome) -> bool:
     """Whether it tells of the placement that counts, for the first time."""
     placement = outcome.history.placement
-    return task.state is not Life.CONCLUDING and placement >= task.history.placement and placement > task.judged
+    moves = task.state not in (Life.CONCLUDING, Life.SPLITTING)
+    return moves and placement >= task.history.placement and placement > task.judged
 
 
 def _from_outcome(state: Coordinator, event: OutcomeArrived, now: float) -> TaskRecord:
@@ -173,6 +175,11 @@ def _told(before: History | None, outcome: Outcome, now: float) -> History:
 def _judge(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, out: Out) -> None:
     """What becomes of it: another try, another node, or the end."""
     kind, h = outcome.kind, task.history
+    if outcome.started:
+        told = outcome.history
+        began(
+            task.id, task.head.submitter, outcome.node, told.placement, told.attempts, outcome.duration_ms, now, out
+        )  # fmt: skip
     task.last = outcome
     task.judged = h.placement
     task.running = None
@@ -204,6 +211,8 @@ def _failed(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, 
         retries_used=task.history.retries_used + 1,
         failed_on=_with(task.history.failed_on, outcome.node),
     )
+    if halve(state, task, now, out):
+        return
     if h.retries_used > task.head.retry.limit:
         fail(state, task, now, out)
         return
@@ -237,6 +246,8 @@ def lose(state: Coordinator, node: NodeView, tasks: Iterable[TaskRecord], why: s
     """The attempts went with their node. RESULTS is asked first, for all of them at once: what it managed to store counts."""
     for task in list(tasks):
         release(state, task)
+        if task.state is Life.SPLITTING:
+            continue
         h = task.history
         started = 0 if task.running is False or task.state is Life.PLACING else 1
         error = AttemptError(node.id, h.attempts + 1, now, why, "lost")
@@ -251,6 +262,8 @@ def lose(state: Coordinator, node: NodeView, tasks: Iterable[TaskRecord], why: s
 
 def not_done(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
     """RESULTS holds nothing of it: it goes on. Lost too often, each further loss counts as a failed attempt."""
+    if task.history.lost and halve(state, task, now, out):
+        return
     if task.history.lost >= tune.LOST_FREE and task.history.errors and task.history.errors[-1].kind == "lost":
         task.history = structs.replace(task.history, retries_used=task.history.retries_used + 1)
         if task.history.retries_used > task.head.retry.limit:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.core import ends, events, fleet, intake, life, liveness, tune
+from coordinator.core import ends, events, fleet, intake, life, liveness, parted, tune
 from coordinator.core.actions import Action, Emit
 from coordinator.core.placing import ask, pump
 from coordinator.core.queue import measure_flow
@@ -61,6 +61,7 @@ HANDLERS: dict[type, Handler] = {
     events.OutcomeArrived: life.outcome_arrived,
     events.Placed: life.placed,
     events.PlaceFailed: life.place_failed,
+    events.SplitEnded: parted.split_ended,
     events.Concluded: ends.concluded,
     events.ResultSeen: ends.result_seen,
     events.ResultsAsked: life.results_asked,

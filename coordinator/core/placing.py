@@ -15,6 +15,7 @@ from coordinator.core.estimates import task_ms
 from coordinator.core.nodeview import NodeView
 from coordinator.core.rank import Candidate, rank
 from coordinator.core.record import Life, TaskRecord, items_of
+from coordinator.core.splitting import too_long
 from coordinator.core.state import Coordinator, Out
 from schemas import limits
 from schemas.event import TaskEvent
@@ -60,7 +61,8 @@ def _place_priority(
         state.pending[priority] -= 1
         if task.order > state.youngest[priority]:
             state.youngest[priority] = task.order
-        _place(state, task, node, now, out)
+        if cls.last_cost * node.speed <= tune.SPLIT_MS or not too_long(state, task, node, now, out):
+            _place(state, task, node, now, out)
         if queue:
             heappush(active, (queue[0].order, cls.number, cls))
         else:

@@ -20,16 +20,18 @@ class Life(StrEnum):
     WAITING = "waiting"  # fits no known node, or backs off
     PLACING = "placing"  # a WORK message is on its way to the broker
     PLACED = "placed"  # lies in a node's queue, or runs
+    SPLITTING = "splitting"  # its parts are on their way to the broker as tasks of their own
     ASKING = "asking"  # RESULTS is being asked before a move
     CONCLUDING = "concluding"  # a result of our own is on its way
 
 
 TRANSITIONS: dict[Life, frozenset[Life]] = {
-    Life.QUEUED: frozenset({Life.PLACING, Life.WAITING, Life.CONCLUDING, Life.PLACED, Life.ASKING}),
-    Life.WAITING: frozenset({Life.QUEUED, Life.PLACING, Life.CONCLUDING, Life.PLACED, Life.ASKING}),
-    Life.PLACING: frozenset({Life.PLACED, Life.WAITING, Life.QUEUED, Life.ASKING, Life.CONCLUDING}),
-    Life.PLACED: frozenset({Life.ASKING, Life.WAITING, Life.QUEUED, Life.CONCLUDING}),
-    Life.ASKING: frozenset({Life.QUEUED, Life.WAITING, Life.PLACING, Life.PLACED, Life.CONCLUDING}),
+    Life.QUEUED: frozenset({Life.PLACING, Life.WAITING, Life.CONCLUDING, Life.PLACED, Life.ASKING, Life.SPLITTING}),
+    Life.WAITING: frozenset({Life.QUEUED, Life.PLACING, Life.CONCLUDING, Life.PLACED, Life.ASKING, Life.SPLITTING}),
+    Life.PLACING: frozenset({Life.PLACED, Life.WAITING, Life.QUEUED, Life.ASKING, Life.CONCLUDING, Life.SPLITTING}),
+    Life.PLACED: frozenset({Life.ASKING, Life.WAITING, Life.QUEUED, Life.CONCLUDING, Life.SPLITTING}),
+    Life.SPLITTING: frozenset({Life.QUEUED, Life.WAITING, Life.PLACING, Life.CONCLUDING}),
+    Life.ASKING: frozenset({Life.QUEUED, Life.WAITING, Life.PLACING, Life.PLACED, Life.CONCLUDING, Life.SPLITTING}),
     Life.CONCLUDING: frozenset({Life.ASKING}),  # our result was refused: somebody else's is there
 }
 
@@ -44,10 +46,10 @@ class TaskRecord:
     """
 
     __slots__ = (
-        "announced", "asked_at", "bound", "cls", "cost_ms", "deadline_at", "head", "history", "id", "in_queue",
-        "judged", "last", "leftovers", "missed_in", "node", "not_before", "order", "own", "park_reason", "parked",
+        "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "head", "history", "id",
+        "in_queue", "judged", "last", "leftovers", "missed_in", "node", "not_before", "order", "own", "park_reason", "parked",
         "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "shunned", "since",
-        "source", "source_placement", "state", "submitter", "why", "windowed",
+        "source", "source_placement", "state", "submitter", "whole", "why", "windowed",
     )  # fmt: skip
 
     def __init__(self, head: TaskHead, source: Source, history: History, submitted_at: float, now: float) -> None:
@@ -86,6 +88,8 @@ class TaskRecord:
         self.last: Outcome | None = None
         self.own: ResultHead | None = None  # the result that we had recorded
         self.why = NO_CANDIDATES
+        self.whole = False  # it cannot be split
+        self.cancelled = ""  # why it is to be cancelled, once its split has ended
 
     def to(self, state: Life, now: float) -> None:
         """Change the state as the table allows; anything else is a fault of ours."""

@@ -42,6 +42,8 @@ class Coordinator:
         self.done: OrderedDict[str, int] = OrderedDict()  # a plain dict finds its oldest key by a long walk
         self.done_why: OrderedDict[str, TaskRecord] = OrderedDict()
         self.strays: dict[str, Source | None] = {}
+        self.parts: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # of tasks that were split
+        self.ages: OrderedDict[tuple[str, str, int, int], float] = OrderedDict()  # the `order` of parts yet to arrive
         self.estimates = Estimates()
         self.classes = Classes(self.estimates)
         self.unclassed: deque[TaskRecord] = deque()

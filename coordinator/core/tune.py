@@ -31,6 +31,14 @@ ANNOUNCE_QUEUED_S = 0.5  # a task that waits longer for a slot is said to be que
 RESERVE_AFTER_S = 2.0  # a task passed by younger ones for this long gets a node kept free
 RESERVE_LOOK = 64  # fitting nodes among which the best one is reserved
 
+# Splitting of map chunks.
+SPLIT_MS = 2000.0  # a chunk that would run longer than this on its node is split
+PART_MS = 1000.0  # into parts of about this
+PARTS_MAX = 16
+LOST_SPLIT = 2  # a chunk whose attempts were lost with their nodes this often may be what ends them: it is halved
+AGE_STEP_S = 1e-6  # parts stand before what is younger than the whole, in order; the clock's own step is 2.4e-7 s
+SPLITS_KEPT = 10_000  # splits of which the parts are remembered
+
 # Task life.
 HOLD_S = 1.0  # a shorter backoff is kept where the task lies; a longer one moves it to _waiting
 SHUN_RETURNED_S = 30.0  # a node that gave a task back does not get it again for this long

@@ -41,7 +41,7 @@ def why_node(task: TaskRecord) -> Why:
 def why_none(state: Coordinator, task: TaskRecord) -> Why:
     """What stands against each node, now."""
     cls = task.cls
-    if task.state in (Life.ASKING, Life.CONCLUDING) or cls is None:
+    if task.state in (Life.ASKING, Life.SPLITTING, Life.CONCLUDING) or cls is None:
         return Why(text=task.reason or "its result is being looked up", nodes=len(state.nodes))
     failing: Counter[str] = Counter()
     told: list[Against] = []
