@@ -24,6 +24,7 @@ from schemas.membership import NodeState
 FUNCTION = job.describe.__name__
 KILL_AT = 0.3  # share of the items that are back when a node is killed
 EVENTS_S = 5.0  # how long the last events may take to be stored
+STALL_S = 90.0  # without any progress for so long the demo gives up; a silent node is found lost well within it
 TOLD = 10  # differences that are printed
 
 
@@ -84,8 +85,11 @@ async def _all_online(fleet: Fleet) -> str:
 async def _run(fleet: Fleet, stack: Stack, account: Account, screen: Screen, paths: list[Path]) -> dict[int, object]:
     """The job itself. The kill comes once enough is back, and hits a node that holds work then."""
     enough = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    patience = asyncio.timeout(STALL_S)
 
     def on_chunk(ended: Ended) -> None:
+        patience.reschedule(loop.time() + STALL_S)
         account.chunk(ended)
         if account.done >= KILL_AT * len(paths):
             enough.set()
@@ -94,12 +98,16 @@ async def _run(fleet: Fleet, stack: Stack, account: Account, screen: Screen, pat
     ticking = asyncio.create_task(_tick(screen))
     found: dict[int, object] = {}
     try:
-        async with aclosing(fleet.map(FUNCTION, paths, on_chunk=on_chunk)) as items:  # type: ignore[type-var]
+        async with patience, aclosing(fleet.map(FUNCTION, paths, on_chunk=on_chunk)) as items:  # type: ignore[type-var]
             async for item in items:
                 if item.error is None:
                     found[item.index] = item.value
                 else:
                     screen.say(f"{paths[item.index]}: {item.error}")
+    except TimeoutError:
+        screen.say(f"nothing came back for {STALL_S:g} s; what is still with the fleet:")
+        for row in await fleet.tasks():
+            screen.say(f"  {row.task}: {row.state} {row.node} {row.reason}")
     finally:
         killing.cancel()
         ticking.cancel()
