@@ -80,7 +80,7 @@ class Inbound:
 
     def task(self, message: Message) -> None:
         """A delivery of FOG_TASKS. One that nobody could ever run fails, if its subject says whose and which it is."""
-        seq = message.seq
+        seq, delivered, stored_at = message.place()
         source = Source("tasks", seq, message.reply)
         _, submitter, task = subjects.tail(message.subject, 2)
         try:
@@ -98,8 +98,8 @@ class Inbound:
             self._hand_on(TaskUnreadable(task, submitter, error.message, source))
             return
         self._bodies.hold(head.id, message.data)
-        maybe_done = seq <= self.fresh_after_seq or message.delivered > 1
-        self._hand_on(TaskArrived(head, source, message.stored_at, maybe_done))
+        maybe_done = seq <= self.fresh_after_seq or delivered > 1
+        self._hand_on(TaskArrived(head, source, stored_at, maybe_done))
 
     def outcome(self, message: Message) -> None:
         """A delivery of FOG_OUTCOMES."""

@@ -14,7 +14,7 @@ from collections import deque
 from msgspec import Struct
 
 from schemas import subjects
-from schemas.bus import Bus
+from schemas.bus import Bus, with_headers
 from schemas.codec import encode
 from schemas.errors import FogError
 from schemas.event import EVENTS, CloudEvent, rfc3339
@@ -78,8 +78,12 @@ class EventLog:
             return
         self._confirming = batch
         lost_before = self._bus.dropped
-        for subject, body, key in batch[:-1]:
-            self._bus.publish(subject, body, headers=b"Nats-Msg-Id: " + key.encode() + b"\r\n", lazy=True)
+        self._bus.publish_ready(
+            [
+                with_headers(subject, "", b"Nats-Msg-Id: %b\r\n" % key.encode(), body)
+                for subject, body, key in batch[:-1]
+            ]
+        )
         subject, body, key = batch[-1]
         reconnects = self._bus.reconnects
 

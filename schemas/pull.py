@@ -29,26 +29,30 @@ class Message:
     def __init__(self, subject: str, reply: str, data: bytes, headers: bytes) -> None:
         self.subject, self.reply, self.data, self.headers = subject, reply, data, headers
 
-    def _field(self, from_end: int) -> int:
-        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, or, from a broker with
-        # domains, $JS.ACK.<domain>.<account>.<stream>.….<pending>.<token>: then there is one more at the end.
-        tokens = self.reply.split(".")
-        return int(tokens[(4 if len(tokens) < 12 else 6) + from_end])
+    def place(self) -> tuple[int, int, float]:
+        """`seq`, `delivered` and `stored_at` in one look.
 
-    @property
-    def delivered(self) -> int:
-        """How often this consumer has delivered it; 1 is the first time."""
-        return self._field(0)
+        ``$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>``; from a broker with domains
+        ``$JS.ACK.<domain>.<account>.<stream>.….<pending>.<token>``.
+        """
+        tokens = self.reply.split(".")
+        first = 4 if len(tokens) < 12 else 6
+        return int(tokens[first + 1]), int(tokens[first]), int(tokens[first + 3]) / 1e9
 
     @property
     def seq(self) -> int:
         """Its sequence in the stream."""
-        return self._field(1)
+        return self.place()[0]
+
+    @property
+    def delivered(self) -> int:
+        """How often this consumer has delivered it; 1 is the first time."""
+        return self.place()[1]
 
     @property
     def stored_at(self) -> float:
         """When the broker stored it, seconds since 1970."""
-        return self._field(3) / 1e9
+        return self.place()[2]
 
     def ack(self, bus: Bus) -> None:
         """It is done and leaves the work queue. Not waited for: a lost ack is a redelivery."""

@@ -1,7 +1,7 @@
 """Whether a node lives: the one rule, with its three sources.
 
 An announced gap comes before everything. A closed connection (*client closed*) starts a probe at once, and *no responders*
-then means lost at once. Everything else (a stale connection, silence) makes the node late, with a probe, and lost after
+then means lost at once (so do a read and a write error: a killed process's socket resets). Everything else (a stale connection, silence) makes the node late, with a probe, and lost after
 `limits.BEATS_MISSED` beats. `judged_from` says from when on silence counts at all.
 """
 
@@ -45,6 +45,9 @@ TABLE: dict[NodeState, dict[Cause, NodeState]] = {
     S.LEAVING: {**_LIVING, Cause.MISS: S.LOST, Cause.DRAIN: S.LEAVING},
     S.LOST: {**_LIVING, Cause.MISS: S.LOST},
 }
+# What the broker says when the other side's socket is gone. With bytes that it had not read, a killed process resets its
+# connection: that is a read or a write error, not a close.
+SOCKET_ENDS = frozenset({"client closed", "read error", "write error"})
 EVENT_OF = {
     S.ONLINE: "online",
     S.LATE: "late",
@@ -138,11 +141,11 @@ def heard(state: Coordinator, node: NodeView, gap_s: float, now: float) -> None:
 
 
 def disconnected(state: Coordinator, event: Disconnected, now: float, out: Out) -> None:
-    """Its connection closed. *Client closed* is worth a probe at once; a stale one or a server's end waits for the beats."""
+    """Its connection closed. An end of its socket is worth a probe at once; a stale one or a server's end waits for the beats."""
     node = state.nodes.get(event.node)
     if node is None or node.state in (S.ASLEEP, S.LOST):
         return
-    if "client closed" in event.reason.lower():
+    if event.reason.lower() in SOCKET_ENDS:
         node.closed = True
         out.append(Probe(node.id))
 

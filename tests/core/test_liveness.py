@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coordinator.core import events as e
 from coordinator.core.liveness import TABLE, Cause
 from schemas.membership import NodeState
@@ -38,9 +40,11 @@ def test_a_probe_answer_or_a_beat_brings_it_back() -> None:
     assert w.beat("n1") == ["emit node.online n1.1.online.5"]
 
 
-def test_a_closed_connection_and_no_responders_is_lost_at_once() -> None:
+@pytest.mark.parametrize("reason", ["Client Closed", "Read Error", "Write Error"])
+def test_a_closed_connection_and_no_responders_is_lost_at_once(reason: str) -> None:
+    """A killed process whose socket held unread bytes resets it: the broker calls that a read error."""
     w = settled()
-    assert w.feed(e.Disconnected("n1", "Client Closed")) == ["probe n1"]
+    assert w.feed(e.Disconnected("n1", reason)) == ["probe n1"]
     assert w.feed(e.ProbeEnded("n1", None, no_responders=True)) == ["emit node.lost n1.1.lost.2"]
 
 
