@@ -1,8 +1,9 @@
 """Whether a node lives: the one rule, with its three sources.
 
-An announced gap comes before everything. A closed connection (*client closed*) starts a probe at once, and *no responders*
-then means lost at once (so do a read and a write error: a killed process's socket resets). Everything else (a stale connection, silence) makes the node late, with a probe, and lost after
-`limits.BEATS_MISSED` beats. `judged_from` says from when on silence counts at all.
+An announced gap comes before everything. The end of its socket (*client closed*; a read or a write error, since a killed
+process's socket resets) starts a probe at once, and *no responders* then means lost at once. Everything else (a stale
+connection, silence) makes the node late, with a probe, and lost after `limits.BEATS_MISSED` beats. `judged_from` says from
+when on silence counts at all.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def heard(state: Coordinator, node: NodeView, gap_s: float, now: float) -> None:
 
 
 def disconnected(state: Coordinator, event: Disconnected, now: float, out: Out) -> None:
-    """Its connection closed. An end of its socket is worth a probe at once; a stale one or a server's end waits for the beats."""
+    """Its connection closed. Where its socket ended, a probe at once; a stale one or a server's end waits for the beats."""
     node = state.nodes.get(event.node)
     if node is None or node.state in (S.ASLEEP, S.LOST):
         return
