@@ -192,7 +192,7 @@ class Acting:
         self._hand_on(ev.LinkBack())
 
     async def stop(self, reason: str) -> None:
-        """Stop listening, pulling and acting. With a valid lease the last events are said first."""
+        """Stop listening, pulling and acting. With a valid lease the last events are still said."""
         if self._lease.valid:
             data = CoordinatorEvent(self._name, self._lease.term, reason)
             key = f"{self._name}.{self._lease.term}.stopped"
@@ -209,4 +209,5 @@ class Acting:
         self.outbound.stop()
         self.registrar.stop()
         self.api.stop()
-        await self.events.drain(1.0)
+        if self._lease.valid:
+            await self.events.drain(1.0)

@@ -41,13 +41,13 @@ class Service:
         bus = await self._connect()
         if bus is None:
             return
-        store = Store(bus)
+        leases = Store(bus)
         try:
             await self._prepare(bus)
             while not self._stopping.is_set():
-                await self._one_term(bus, store)
+                await self._one_term(bus, leases)
         finally:
-            store.close()
+            leases.close()
             await bus.close()
 
     async def _connect(self) -> Bus | None:
@@ -75,17 +75,18 @@ class Service:
                 log.warning("the streams could not be made, trying again", extra=fields(error=error.message))
                 await asyncio.sleep(AGAIN_S)
 
-    async def _one_term(self, bus: Bus, store: Store) -> None:
-        lease = Lease(bus, store, self._name)
+    async def _one_term(self, bus: Bus, leases: Store) -> None:
+        lease = Lease(bus, leases, self._name)
         acquiring = asyncio.ensure_future(lease.acquire())
         await self._or_stop(acquiring)
         if self._stopping.is_set():
             return
         keeping = asyncio.ensure_future(lease.keep())
-        acting = Acting(bus, store, lease, self._clock, self._name, self._bad)
+        # A store of this term's own: what it still wants to say when the lease is gone is never said.
+        store = Store(bus, allowed=lambda: lease.valid)
+        self._acting = acting = Acting(bus, store, lease, self._clock, self._name, self._bad)
         try:
             await acting.start()
-            self._acting = acting
             await self._or_stop(keeping)
             level = logging.INFO if self._stopping.is_set() else logging.WARNING
             log.log(level, "stepping down", extra=fields(term=lease.term))
@@ -96,6 +97,7 @@ class Service:
             self._acting = None
             keeping.cancel()
             await acting.stop("stopping" if self._stopping.is_set() else "lease lost")
+            store.close()
             if lease.valid:
                 await lease.release()
 

@@ -97,7 +97,7 @@ class Bus:
                 fn()
 
         def back() -> None:
-            for fn in self._on_back:
+            for fn in tuple(self._on_back):
                 fn()
 
         await self._client.open(target, name, lost, back)
@@ -106,8 +106,13 @@ class Bus:
         await self.subscribe(self._inbox + "*", self._on_reply)
 
     def when_back(self, fn: Callable[[], None]) -> None:
-        """Have `fn` called each time the link is back, after the `on_back` of `connect`."""
+        """Have `fn` called each time the link is back, after the `on_back` of `connect`, until `no_longer(fn)`."""
         self._on_back.append(fn)
+
+    def no_longer(self, fn: Callable[[], None]) -> None:
+        """Undo `when_back`."""
+        if fn in self._on_back:
+            self._on_back.remove(fn)
 
     def _check_server(self, target: Target) -> None:
         info = self._client.info

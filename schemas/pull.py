@@ -124,6 +124,7 @@ class Puller:
     async def stop(self) -> None:
         """Ask no more and listen no more; what is on its way is redelivered to somebody else in time."""
         self._paused = True
+        self._bus.no_longer(self.restart)
         for task in (self._watcher, self._mending):
             if task is not None:
                 task.cancel()

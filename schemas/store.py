@@ -66,10 +66,15 @@ class _Post:
 
 
 class Store:
-    """JetStream publishing over one bus. Make it inside the running loop; `close()` it at the end."""
+    """JetStream publishing over one bus. Make it inside the running loop; `close()` it at the end.
 
-    def __init__(self, bus: Bus, *, window: int = WINDOW) -> None:
+    While `allowed()` is false nothing is sent (a coordinator without its lease): it waits, for the sweep to try again.
+    """
+
+    def __init__(self, bus: Bus, *, window: int = WINDOW, allowed: Callable[[], bool] = lambda: True) -> None:
         self._bus = bus
+        self._allowed = allowed
+        self._closed = False
         self._window = window
         self._open: dict[_Post, None] = {}
         self._open_bytes = 0
@@ -94,6 +99,8 @@ class Store:
         give_up_s: float | None = None,
     ) -> None:
         """Publish; `on_answer` gets the Ack, StoreRefused, or (after `give_up_s`, never if None) Unreachable. Never waits."""
+        if self._closed:
+            return
         if msg_id:
             headers = b"Nats-Msg-Id: " + msg_id.encode() + b"\r\n" + headers
         give_up = None if give_up_s is None else self._loop.time() + give_up_s
@@ -127,6 +134,8 @@ class Store:
             self._open[post] = None
             self._open_bytes += len(post.data)
         post.at = self._loop.time()
+        if not self._allowed():
+            return
 
         def on_reply(data: bytes, headers: bytes) -> None:
             self._answered(post, data, headers)
@@ -187,7 +196,13 @@ class Store:
         return True
 
     def close(self) -> None:
-        """Stop retrying. What is unanswered stays so."""
+        """Say nothing any more. What is unanswered stays so, and its answers go nowhere."""
+        self._closed = True
+        self._bus.no_longer(self.retry_now)
+        for post in self._open:
+            self._bus.hang_up(post.token)
+        self._open.clear()
+        self._queue.clear()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
