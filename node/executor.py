@@ -157,6 +157,10 @@ class Executor:
         runner.lane = None
         self._runners.pop(lane.number, None)
         began = lane.since is not None
+        if self.desk.acquit(lane):
+            log.warning("a runner died", extra=fields(how=how))
+            self._moved()
+            return
         head = self.desk.bury(lane)
         if head is not None and lane.doom:
             self._sink.stopped(head, lane.doom, began)

@@ -25,7 +25,7 @@ class Attempt(Struct, eq=False):
     `reply` acks its WORK message, `also` are replies of other messages that its end settles too. `rank` orders the queue:
     higher priority first, then the older task, then the earlier message. `pace` names what its duration is learned by. `key`
     names its latest handing over to a runner; `inputs` are the fetched bytes of the blobs that it refers to, in order
-    (`fetched`: some of them from the object store).
+    (`fetched`: some of them from the object store). `alone`: nothing else is to be on its runner.
     """
 
     task: Task
@@ -41,6 +41,7 @@ class Attempt(Struct, eq=False):
     started_at: float = 0.0
     inputs: tuple[bytes, ...] = ()
     fetched: bool = False
+    alone: bool = False
 
     @property
     def placement(self) -> int:

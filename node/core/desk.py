@@ -99,7 +99,7 @@ class Desk:
     def _lane_for(self, attempt: Attempt) -> Lane | None:
         estimate = self.pace.estimate(attempt.pace, attempt.items)
         attempt.estimate_s = estimate or 0.0
-        if estimate is None or estimate >= QUICK_S or attempt.pace == "command":
+        if estimate is None or estimate >= QUICK_S or attempt.alone or attempt.pace == "command":
             return self.lanes.open_for(attempt)
         lanes = self.lanes
         return lanes.joinable(attempt, BATCH_S) or lanes.open_for(attempt) or lanes.joinable(attempt, LINE_S)
@@ -138,6 +138,21 @@ class Desk:
             self.queue(attempt)
             back.append(attempt)
         return back[::-1]
+
+    def acquit(self, lane: Lane) -> bool:
+        """The lane's runner ended by itself: if several stood in its line nobody is blamed, and each runs alone next.
+
+        Runners answer in batches: the first of them may have been through without having said so. False, and nothing is
+        done, where only one can have been the cause.
+        """
+        if lane.doom or lane.since is None or len(lane.line) < 2:
+            return False
+        for attempt in lane.line:
+            attempt.alone = True
+        self.unline(lane)
+        self.lanes.close(lane)
+        self.queue(lane.line.popleft())
+        return True
 
     def bury(self, lane: Lane) -> Attempt | None:
         """The lane's runner is gone: frees its room and returns the head, whose end is for the caller to say."""

@@ -78,6 +78,8 @@ class Lanes:
         for lane in self.open.values():
             if lane.pace != attempt.pace or lane.doom or lane.slow or not lane.line or len(lane.line) >= LINE_MAX:
                 continue
+            if lane.line[0].alone:
+                continue
             if needs.cores <= lane.cores and needs.memory_mb <= lane.memory_mb and lane.load_s + load <= up_to_s:
                 return lane
         return None

@@ -173,6 +173,27 @@ def test_stopping_a_runner_sends_all_but_its_head_back_to_their_old_turn() -> No
     assert started(desk) == [["t1", "t2"]]
 
 
+def test_of_several_in_a_dead_runners_line_none_is_blamed_until_it_dies_alone() -> None:
+    """The runner may have been through with the first and not have said so yet."""
+    desk = Desk(Room(2, 2.0, 1000))
+    run_one(desk)
+    for i in range(3):
+        arrive(desk, attempt(f"t{i}", seq=i))
+    ((lane, _),) = desk.assign()
+    desk.begin(lane, 0.0)
+    assert desk.acquit(lane)
+    arrive(desk, attempt("t3", seq=3))
+    alone = desk.assign()
+    assert [[a.task.id for a in attempts] for _, attempts in alone] == [["t0"], ["t1"]], "nothing stands behind them"
+    first = alone[0][0]
+    desk.begin(first, 1.0)
+    assert not desk.acquit(first), "now it can only have been t0"
+    head = desk.bury(first)
+    assert head is not None and head.task.id == "t0"
+    desk.close(head)
+    assert started(desk) == [["t2"]]
+
+
 # Arriving again.
 
 
@@ -359,6 +380,8 @@ class AnyOrder(RuleBasedStateMachine):
         lane = next(iter(self.desk.lanes.open.values()))
         if not die:
             self.desk.doom(lane, "cancelled")
+        if self.desk.acquit(lane):
+            return
         head = self.desk.bury(lane)
         if head is not None:
             self.desk.close(head)
