@@ -20,7 +20,6 @@ from coordinator.core.events import (
     ProbeEnded,
     ResultsAsked,
     Source,
-    SplitEnded,
 )
 from coordinator.inbound import Inbound
 from coordinator.registrar import Registrar
@@ -138,15 +137,13 @@ class Outbound:
         return None if message is None else _body_of(source.stream, message.data)
 
     async def _split(self, split: act.Split) -> None:
-        try:
+        async def read() -> bytes:
             body = self._bodies.get(split.task) or await self._read_body(split.source)
-        except FogError as error:
-            self._hand_on(SplitEnded(split.task, error=error.message))
-            return
-        if body is None:
-            self._hand_on(SplitEnded(split.task, error="its message is gone"))
-            return
-        self._hand_on(await self._splitter.split(split, body))
+            if body is None:
+                raise BadInput("task", "its message is gone")
+            return body
+
+        self._hand_on(await self._splitter.split(split, read))
 
     def _publish(self, place: act.Place, body: bytes) -> None:
         work = Work(

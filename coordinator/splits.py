@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from msgspec import Raw, structs
@@ -21,13 +21,14 @@ from schemas.chunks import JobRecord, Span, chunk_id, read_chunk_id
 from schemas.codec import Decoder, encode
 from schemas.errors import BadInput, FogError
 from schemas.kv import Kv
-from schemas.objects import Objects
+from schemas.objects import ObjectMissing, Objects
 from schemas.store import Store
 from schemas.task import Blob, MapRun, Task
 
 log = logging.getLogger("fog.coordinator")
 
-GIVE_UP_S = 30.0  # well inside `limits.DUPLICATE_WINDOW_S`
+GIVE_UP_S = 30.0  # twice this is well inside `limits.DUPLICATE_WINDOW_S`
+AGAIN_S = 0.5
 
 _task: Decoder[Task] = Decoder(Task)
 _record: Decoder[JobRecord] = Decoder(JobRecord)
@@ -42,16 +43,23 @@ class Splitter:
         self._jobs = Kv(bus, store, streams.JOBS)
         self._objects = Objects(bus)
 
-    async def split(self, wanted: Split, body: bytes) -> SplitEnded:
-        """Store the parts of the task whose submitted message is `body`. Never raises: the core waits for the answer."""
-        try:
-            parts = await self._store_parts(wanted, _task(body))
-        except FogError as error:
-            return SplitEnded(wanted.task, error=error.message)
-        except Exception as error:
-            log.exception("a chunk could not be split task=%s", wanted.task)
-            return SplitEnded(wanted.task, error=f"{type(error).__name__}: {error}")
-        return SplitEnded(wanted.task, parts)
+    async def split(self, wanted: Split, read: Callable[[], Awaitable[bytes]]) -> SplitEnded:
+        """Store the parts of the task whose submitted message `read` gives. Never raises: the core waits for the answer.
+
+        What the broker does not do now is tried again, for `GIVE_UP_S`.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + GIVE_UP_S
+        while True:
+            try:
+                return SplitEnded(wanted.task, await self._store_parts(wanted, _task(await read())))
+            except FogError as error:
+                if isinstance(error, BadInput | ObjectMissing) or loop.time() >= until:
+                    return SplitEnded(wanted.task, error=error.message)
+            except Exception as error:
+                log.exception("a chunk could not be split task=%s", wanted.task)
+                return SplitEnded(wanted.task, error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(AGAIN_S)
 
     async def _store_parts(self, wanted: Split, task: Task) -> tuple[str, ...]:
         run = task.run

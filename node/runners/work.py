@@ -91,7 +91,7 @@ def _run_all(fn: Callable[[Any], Any], items: list[Any], first: int, errors: lis
             if item.__class__ is _Wrong:
                 raise BadInput("item", item.error)
             add(fn(item))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # who leaves by sys.exit fails alone, too
             text = error.message if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
             errors.append((first + len(values), text[:ITEM_ERROR_MAX]))
             add(None)

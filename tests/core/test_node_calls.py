@@ -134,6 +134,17 @@ def test_a_chunk_goes_on_after_items_that_raise_or_cannot_be_read() -> None:
     assert answer.errors[0][1] == "RuntimeError: unlucky"
 
 
+def test_an_item_that_leaves_by_sys_exit_fails_alone() -> None:
+    def leave(value: int) -> int:
+        if value == 2:
+            raise SystemExit(3)
+        return value
+
+    answer = each(leave, b"[1,2,3]")
+    assert json.loads(answer.value) == [1, None, 3]
+    assert answer.errors == ((1, "SystemExit: 3"),)
+
+
 def test_a_chunk_of_bytes_results_keeps_places_for_what_failed() -> None:
     def shout(content: bytes) -> bytes:
         if not content:

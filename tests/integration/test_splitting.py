@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus
 from schemas.chunks import JobRecord, Span, chunk_id, tile
 from schemas.codec import Decoder, encode
+from schemas.errors import Unreachable
 from schemas.kv import Kv
 from schemas.objects import Objects
 from schemas.store import Store
@@ -36,6 +37,13 @@ task_of: Decoder[Task] = Decoder(Task)
 
 
 # The shell alone.
+
+
+def giving(body: bytes) -> Callable[[], Awaitable[bytes]]:
+    async def read() -> bytes:
+        return body
+
+    return read
 
 
 class Shell:
@@ -54,7 +62,7 @@ class Shell:
         assert isinstance(task.run, MapRun)
         parts = cut(Span(task.run.first, task.run.count), number)
         wanted = Split(task.id, task.submitter, parts, Source("tasks", 1), deadline_s)
-        ended = await self.splitter.split(wanted, encode(task))
+        ended = await self.splitter.split(wanted, giving(encode(task)))
         return ended.parts, ended.error
 
     async def tasks(self) -> list[Task]:
@@ -156,10 +164,28 @@ async def test_nobody_gets_another_ones_chunks_named(shell: Shell) -> None:
 async def test_what_does_not_hold_its_items_is_not_split(shell: Shell, items: bytes) -> None:
     await shell.job()
     whole = encode(numbers(0, 3)).replace(b"[0,1,2]", items)
-    ended = await shell.splitter.split(Split(numbers(0, 3).id, "ann", cut(Span(0, 3), 2), Source("tasks", 1)), whole)
+    ended = await shell.splitter.split(
+        Split(numbers(0, 3).id, "ann", cut(Span(0, 3), 2), Source("tasks", 1)), giving(whole)
+    )
     assert ended.parts == ()
     assert ended.error
     assert await shell.tasks() == []
+
+
+async def test_a_broker_that_does_not_answer_at_first_is_asked_again(shell: Shell) -> None:
+    await shell.job()
+    tries = 0
+
+    async def read() -> bytes:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise Unreachable("nobody answers")
+        return encode(numbers(0, 8))
+
+    parts = cut(Span(0, 8), 2)
+    ended = await shell.splitter.split(Split(numbers(0, 8).id, "ann", parts, Source("tasks", 1)), read)
+    assert len(ended.parts) == 2
 
 
 async def test_a_job_that_is_not_known_is_not_split(shell: Shell) -> None:
@@ -180,10 +206,12 @@ async def running(target: Target, tmp_path: Path) -> AsyncIterator[Stack]:
         yield made
 
 
-async def mapped(fleet: Fleet, name: str, items: list[Any], chunks: list[Ended] | None = None) -> list[MapItem]:
+async def mapped(
+    fleet: Fleet, name: str, items: list[Any], chunks: list[Ended] | None = None, job: str | None = None
+) -> list[MapItem]:
     on_chunk = None if chunks is None else chunks.append
     async with asyncio.timeout(60):
-        return [item async for item in fleet.map(name, items, on_chunk=on_chunk)]
+        return [item async for item in fleet.map(name, items, job=job, on_chunk=on_chunk)]
 
 
 async def know(fleet: Fleet, nodes: list[str]) -> None:
@@ -237,7 +265,10 @@ async def test_one_file_that_ends_its_process_fails_alone(running: Stack) -> Non
     contents = [b"boom" if i == 5 else b"x" * i for i in range(8)]
     async with client.connect(creds=running.folder / "fog.creds") as fleet:
         await mapped(fleet, "mine_bytes", [b"x"] * 1000)
-        items = await mapped(fleet, "mine_bytes", contents)
+        items = await mapped(fleet, "mine_bytes", contents, job="files")
+        before = len(running.results)
+        assert await mapped(fleet, "mine_bytes", contents, job="files") == items, "resumed, it finds its parts"
+    assert len(running.results) == before, "and runs nothing"
     assert [item.value for item in items] == [None if i == 5 else i for i in range(8)]
     assert "exit code 4" in str(items[5].error)
     assert running.seen("task.split")
