@@ -187,7 +187,9 @@ def _judge(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, o
     state.counts[f"attempts {kind.value}"] += 1
     what = "task.returned" if kind is OutcomeKind.RETURNED else "task.attempt-failed"
     data = TaskEvent(task.id, task.submitter, outcome.node, h.placement, h.attempts, outcome.error[: limits.REASON_MAX])
-    out.append(Emit(what, task.id, f"{task.id}.{h.placement}.{kind.value}", data))
+    # Not the outcome's kind: `failed` is the key of the task's own end, and what has that key already is not stored again.
+    key = f"{task.id}.{h.placement}.{what.removeprefix('task.')}"
+    out.append(Emit(what, task.id, key, data))
     if kind is OutcomeKind.FAILED:
         _failed(state, task, outcome, now, out)
     elif kind is OutcomeKind.RETURNED:

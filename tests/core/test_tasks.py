@@ -100,7 +100,7 @@ def test_a_failed_attempt_is_tried_elsewhere_with_backoff_and_fails_with_every_e
     assert w.outcome("t1", error="one") == [
         "remove work 2",
         "emit task.started t1.1.started",
-        "emit task.attempt-failed t1.1.failed",
+        "emit task.attempt-failed t1.1.attempt-failed",
     ]
     assert w.states() == {"t1": "waiting"}
     w.wait(1, beating=None)

@@ -77,6 +77,17 @@ def test_a_failed_function_ends_with_1_and_says_why(fleet: Up) -> None:
     assert "ValueError: 3 is odd" in done.stderr
 
 
+def test_the_failed_attempt_and_the_end_of_its_task_are_two_events(fleet: Up) -> None:
+    task = json.loads(fleet.fog("submit", "halve", "5", "--retries", "0", "--json").stdout)["task"]
+
+    def kinds() -> list[str]:
+        lines = fleet.fog("events", "task", "--json").stdout.splitlines()
+        return [event["type"] for event in map(json.loads, lines) if event["subject"] == task]
+
+    until(lambda: "fog.task.failed" in kinds(), what="the end of the task as an event")
+    assert kinds() == ["fog.task.assigned", "fog.task.started", "fog.task.attempt-failed", "fog.task.failed"]
+
+
 def test_an_unknown_function_is_fogs_own_failure_and_names_what_is_offered(fleet: Up) -> None:
     done = fleet.fog("submit", "half", "2")
     assert done.returncode == 125
