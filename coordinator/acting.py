@@ -26,6 +26,7 @@ from coordinator.registrar import Registrar
 from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus, Subscription
 from schemas.codec import encode
+from schemas.errors import FogError
 from schemas.event import CoordinatorEvent
 from schemas.eventlog import EventLog
 from schemas.logs import fields
@@ -66,6 +67,8 @@ class Acting:
         self._alarm_at = math.inf
         self._ticker: asyncio.Task[None] | None = None
         self._pullers: list[Puller] = []
+        self._consumers: list[tuple[str, str]] = []
+        self._renewing: asyncio.Task[None] | None = None
         self._subscriptions: list[Subscription] = []
 
     async def start(self) -> None:
@@ -115,6 +118,7 @@ class Acting:
         await self._pull(
             Puller(self._bus, streams.TASKS, name, self._task, batch=PULL_BATCH, on_missing=make, room=room)
         )
+        self._consumers.append((streams.TASKS, name))
 
     async def _pull_outcomes(self, term: int) -> None:
         name = takeover.consumer_name("outcomes", term)
@@ -133,6 +137,7 @@ class Acting:
         await self._pull(
             Puller(self._bus, streams.OUTCOMES, name, self.inbound.outcome, batch=PULL_BATCH, on_missing=make)
         )
+        self._consumers.append((streams.OUTCOMES, name))
 
     async def _pull(self, puller: Puller) -> None:
         self._pullers.append(puller)
@@ -190,6 +195,21 @@ class Acting:
     def link_back(self) -> None:
         """Our connection to the broker is back."""
         self._hand_on(ev.LinkBack())
+        if not self._reading and (self._renewing is None or self._renewing.done()):
+            self._renewing = self._loop.create_task(self._renew_consumers())
+
+    async def _renew_consumers(self) -> None:
+        """Acks went with the old connection. What they were for is delivered anew, and acked or judged again."""
+        left = list(self._consumers)
+        while left and not self._reading:
+            try:
+                last = jetstream.last_seq(await jetstream.stream_info(self._bus, streams.TASKS))
+                self.inbound.fresh_after_seq = max(self.inbound.fresh_after_seq, last)
+                while left:
+                    await jetstream.delete_consumer(self._bus, *left[-1])  # its puller makes it anew
+                    left.pop()
+            except FogError:
+                await asyncio.sleep(TICK_S)
 
     async def stop(self, reason: str) -> None:
         """Stop listening, pulling and acting. With a valid lease the last events are still said."""
@@ -202,6 +222,8 @@ class Acting:
             self._ticker.cancel()
         if self._alarm is not None:
             self._alarm.cancel()
+        if self._renewing is not None:
+            self._renewing.cancel()
         for puller in self._pullers:
             await puller.stop()
         for subscription in self._subscriptions:

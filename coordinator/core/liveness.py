@@ -11,11 +11,12 @@ from __future__ import annotations
 from enum import Enum
 
 from coordinator.core import tune
-from coordinator.core.actions import Emit, Probe
+from coordinator.core.actions import AskResults, Emit, Probe
 from coordinator.core.events import Disconnected, LinkBack, LinkLost, ProbeEnded
 from coordinator.core.intake import node_changed
 from coordinator.core.life import lose
 from coordinator.core.nodeview import NodeView
+from coordinator.core.record import Life
 from coordinator.core.state import NEVER, Coordinator, Out
 from schemas import limits
 from schemas.event import NodeEvent
@@ -182,9 +183,12 @@ def link_lost(state: Coordinator, event: LinkLost, now: float, out: Out) -> None
 
 
 def link_back(state: Coordinator, event: LinkBack, now: float, out: Out) -> None:
-    """Our link is back: silence counts again after one full lease."""
+    """Our link is back: silence counts again after one full lease. What ended meanwhile did not come by: RESULTS is asked."""
     state.link_up = True
     state.link_since = now
+    placed = [(t.submitter, t.id) for t in state.tasks.values() if t.state is Life.PLACED]
+    for i in range(0, len(placed), tune.ASK_BATCH):
+        out.append(AskResults(tuple(placed[i : i + tune.ASK_BATCH])))
 
 
 def _forget(state: Coordinator, node: NodeView, now: float, out: Out) -> None:

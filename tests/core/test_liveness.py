@@ -7,6 +7,7 @@ import pytest
 from coordinator.core import events as e
 from coordinator.core.liveness import TABLE, Cause
 from schemas.membership import NodeState
+from schemas.task import ResultHead, ResultState
 from tests.core.world import World
 
 
@@ -169,3 +170,16 @@ def test_a_lost_node_leaves_memory_after_a_day() -> None:
 def test_every_cause_has_its_place_in_every_state() -> None:
     assert set(TABLE) == set(NodeState)
     assert all(set(row) == set(Cause) for row in TABLE.values())
+
+
+def test_what_ended_while_our_link_was_down_is_looked_up_when_it_is_back() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    w.submit("t2")
+    w.feed(e.LinkLost())
+    w.results["t1"] = ResultHead("t1", "ann", ResultState.SUCCEEDED, "n1", 1, 1)
+    lines = w.feed(e.LinkBack())
+    assert lines[0] == "ask t1 t2"
+    assert "emit task.succeeded t1.1.succeeded" in lines
+    assert w.states() == {"t2": "placed"}, "what is not done runs on where it is"

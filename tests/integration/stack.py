@@ -200,15 +200,21 @@ class Stack:
         """How many messages a stream holds."""
         return int((await stream_info(self.bus, stream))["state"]["messages"])
 
-    async def nothing_left(self) -> None:
+    async def nothing_left(self, timeout_s: float = 10.0) -> None:
         """Wait until no queue holds anything and nothing is charged to anybody: every account is at zero."""
+        left: dict[str, object] = {}
 
         async def settled() -> bool:
-            left = [await self.stored(stream) for stream in (streams.TASKS, streams.WORK, streams.OUTCOMES)]
             status = await self.status()
-            return not any(left) and not sum(status.tasks.values()) and not status.slots_used and not status.cores_used
+            queues = (streams.TASKS, streams.WORK, streams.OUTCOMES)
+            left.update({stream: await self.stored(stream) for stream in queues}, tasks=sum(status.tasks.values()))
+            left.update(slots=status.slots_used, cores=status.cores_used)
+            return not any(left.values())
 
-        await eventually(settled, 10.0, "empty queues and accounts")
+        try:
+            await eventually(settled, timeout_s)
+        except AssertionError:
+            raise AssertionError(f"something is left after {timeout_s} s: {left}, {await self.status()}") from None
 
     async def close(self) -> None:
         """Kill what runs, and go."""
