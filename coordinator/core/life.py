@@ -55,7 +55,8 @@ def placed(state: Coordinator, event: Placed, now: float, out: Out) -> None:
     task.to(Life.PLACED, now)
     h = task.history
     data = TaskEvent(task.id, task.submitter, task.bound, h.placement, h.attempts + 1)
-    out.append(Emit("task.assigned", task.id, f"{task.id}.{h.placement}.assigned", data))
+    # When it was decided: the node may well have begun before we heard that it is stored.
+    out.append(Emit("task.assigned", task.id, f"{task.id}.{h.placement}.assigned", data, task.placed_at))
 
 
 def _placed_late(task: TaskRecord, event: Placed, out: Out) -> None:

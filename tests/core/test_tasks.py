@@ -28,6 +28,19 @@ def test_the_old_place_goes_only_after_the_new_one_is_stored() -> None:
     assert w.release() == ["remove tasks 1", "emit task.assigned t1.1.assigned"]
 
 
+def test_a_task_is_said_to_be_assigned_as_of_the_decision() -> None:
+    """Its node may begin before the broker's word is back; by their times the events are in order all the same."""
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.submit("t1")
+    decided = w.now
+    w.now += 0.2
+    w.release()
+    [said] = [x for x in w.all if isinstance(x, a.Emit) and x.kind == "task.assigned"]
+    assert said.at == decided
+
+
 def test_a_result_may_overtake_the_ack_of_its_placement() -> None:
     w = World()
     w.join("n1")
