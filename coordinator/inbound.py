@@ -28,7 +28,7 @@ from schemas.errors import BadInput
 from schemas.jetstream import StoredMessage
 from schemas.logs import fields
 from schemas.membership import Heartbeat
-from schemas.names import NODE_CONNECTION, check_id
+from schemas.names import NODE_CONNECTION
 from schemas.pull import Message
 from schemas.streams import RESULTS
 from schemas.task import Outcome, ResultHead, ResultState, TaskHead, Work
@@ -82,14 +82,12 @@ class Inbound:
         """A delivery of FOG_TASKS. One that nobody could ever run fails, if its subject says whose and which it is."""
         seq, delivered, stored_at = message.place()
         source = Source("tasks", seq, message.reply)
-        _, submitter, task = subjects.tail(message.subject, 2)
-        try:
-            check_id("submitter", submitter)
-            check_id("id", task)
-        except BadInput as error:
-            self.bad.add("task", message.subject, str(error))
+        named = subjects.submitted_by(message.subject)
+        if named is None:
+            self.bad.add("task", message.subject, "its submitter or its task is not an id")
             message.term(self._bus, "not a task's subject")
             return
+        submitter, task = named
         try:
             head = self._task(message.data)
             _must_match(head, submitter, task)

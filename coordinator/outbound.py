@@ -76,7 +76,7 @@ class Outbound:
             act.Conclude: self._conclude,
             act.AskResults: lambda a: self._spawn(self._ask_results(a)),
             act.Forget: lambda a: self._bodies.drop(a.task),
-            act.Emit: lambda a: self._events.emit(a.kind, a.about, a.key, a.data, a.at or self._now),
+            act.Emit: self._emit,
             act.Probe: lambda a: self._spawn(self._probe(a)),
             act.Command: lambda a: self._spawn(self._command(a)),
             act.StoreNode: lambda a: self._spawn(self._registrar.store(a.record, a.revision, a.reply)),
@@ -94,6 +94,9 @@ class Outbound:
                 do[type(action)](action)
             except Exception:
                 log.exception("an action failed action=%.300r", action)
+
+    def _emit(self, event: act.Emit) -> None:
+        self._events.emit(event.kind, event.about, event.key, event.data, event.at or self._now)
 
     def stop(self) -> None:
         """Drop what waits for answers: this term is over."""

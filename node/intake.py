@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from node.blobs import Blobs, inputs_of
@@ -14,7 +15,7 @@ from node.recorder import Recorder
 from schemas import subjects
 from schemas.codec import Decoder
 from schemas.errors import BadInput, FogError
-from schemas.jetstream import create_consumer
+from schemas.jetstream import create_consumer, delete_consumer
 from schemas.limits import NODE_QUEUE_MAX, WORK_ACK_WAIT_S, WORK_PROGRESS_S
 from schemas.logs import fields
 from schemas.pull import Message, Puller, ack, progress
@@ -48,8 +49,14 @@ class Intake:
     # The consumer.
 
     async def start(self) -> None:
-        """Make the consumer when it is missing, and pull. Idempotent: after a reconnect it asks again."""
+        """Make the consumer when it is missing, and pull.
+
+        Again after a reconnect: what was on its way when the link broke counts as delivered, so the consumer is made anew,
+        which brings all that is un-acked at once; what is held here only takes its new reply.
+        """
         if self._alive is not None:
+            with contextlib.suppress(FogError):  # one that cannot be deleted redelivers in its own time
+                await delete_consumer(self._context.bus, WORK, self._consumer)
             self._puller.restart()
             return
         await self._make_consumer()

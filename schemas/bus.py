@@ -52,7 +52,10 @@ class Bus:
         self._urgent = False
         self._timer: asyncio.TimerHandle | None = None
         self._last_count = 0
+        self._waiting_bytes = 0  # for the socket, as of the last write
         self._last_write = 0.0
+        self._up = False  # as `connected`, without asking at every message
+        self._payload_max = 0
         self._closing = False
         self._on_lost: list[Callable[[], None]] = []
         self._on_back: list[Callable[[], None]] = []
@@ -93,15 +96,18 @@ class Bus:
         self._on_back += [on_back] if on_back else []
 
         def lost() -> None:
+            self._up = False
             for fn in () if self._closing else self._on_lost:
                 fn()
 
         def back() -> None:
+            self._up = True
             for fn in tuple(self._on_back):
                 fn()
 
         await self._client.open(target, name, lost, back)
         self._check_server(target)
+        self._up, self._payload_max = True, self._client.payload_max
         self._inbox = self._client.new_inbox() + "."
         await self.subscribe(self._inbox + "*", self._on_reply)
 
@@ -163,9 +169,9 @@ class Bus:
         """
         if " " in subject or "\r" in subject or "\n" in subject:
             raise BadInput("subject", f"{subject!r:.100} is not a subject")
-        if len(data) + len(headers) + 12 > self._client.payload_max:
+        if len(data) + len(headers) + 12 > self._payload_max:
             raise BadInput("message", f"{len(data)} bytes exceed the broker's payload limit of {self.max_payload}")
-        if not self._client.is_connected or self._client.waiting_bytes > PENDING_MAX:
+        if not self._up or self._waiting_bytes > PENDING_MAX:
             self.dropped += 1
             return
         if headers:
@@ -180,7 +186,7 @@ class Bus:
 
     def publish_ready(self, messages: list[bytes]) -> None:
         """Send messages that `with_headers` has made, as lazy ones, and with one drop counted for all."""
-        if not self._client.is_connected or self._client.waiting_bytes > PENDING_MAX:
+        if not self._up or self._waiting_bytes > PENDING_MAX:
             self.dropped += 1
             return
         self._out += messages
@@ -207,6 +213,7 @@ class Bus:
         self._out.clear()
         if data and self._client.is_connected:
             self._client.send(data)
+        self._waiting_bytes = self._client.waiting_bytes
 
     def call(self, subject: str, data: bytes, on_reply: OnReply, *, headers: bytes = b"") -> str:
         """Send a request whose one reply is given to `on_reply(data, raw_headers)`. Returns a token for `hang_up`."""

@@ -57,12 +57,19 @@ _pub_ack = msgspec.json.Decoder(_PubAck).decode
 
 
 class _Post:
-    __slots__ = ("at", "data", "give_up", "headers", "on_answer", "subject", "token")
+    __slots__ = ("at", "data", "give_up", "headers", "on_answer", "store", "subject", "token")
 
-    def __init__(self, subject: str, data: bytes, headers: bytes, on_answer: OnAnswer, give_up: float | None) -> None:
-        self.subject, self.data, self.headers, self.on_answer, self.give_up = subject, data, headers, on_answer, give_up
+    def __init__(
+        self, store: Store, subject: str, data: bytes, headers: bytes, on_answer: OnAnswer, give_up: float | None
+    ) -> None:
+        self.store, self.subject, self.data, self.headers = store, subject, data, headers
+        self.on_answer, self.give_up = on_answer, give_up
         self.token = ""
         self.at = 0.0
+
+    def on_reply(self, data: bytes, headers: bytes) -> None:
+        """What the broker said."""
+        self.store._answered(self, data, headers)
 
 
 class Store:
@@ -104,7 +111,7 @@ class Store:
         if msg_id:
             headers = b"Nats-Msg-Id: " + msg_id.encode() + b"\r\n" + headers
         give_up = None if give_up_s is None else self._loop.time() + give_up_s
-        post = _Post(subject, data, headers, on_answer, give_up)
+        post = _Post(self, subject, data, headers, on_answer, give_up)
         if self._queue or len(self._open) >= self._window or self._open_bytes > WINDOW_BYTES:
             self._queue.append(post)
         else:
@@ -137,16 +144,13 @@ class Store:
         if not self._allowed():
             return
 
-        def on_reply(data: bytes, headers: bytes) -> None:
-            self._answered(post, data, headers)
-
         try:
-            post.token = self._bus.call(post.subject, post.data, on_reply, headers=post.headers)
+            post.token = self._bus.call(post.subject, post.data, post.on_reply, headers=post.headers)
         except BadInput as error:
             self._finish(post, error)
 
     def _answered(self, post: _Post, data: bytes, headers: bytes) -> None:
-        if post not in self._open or is_no_responders(data, headers):
+        if post not in self._open or (not data and is_no_responders(data, headers)):
             return  # no stream listens (a broker that starts): the sweep tries again
         try:
             said = _pub_ack(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 ROOT = "fog.v1"
 WAITING = "_waiting"  # the pseudo node that holds what fits nowhere; no id can be this
 
@@ -64,6 +66,15 @@ def event(kind: str, about: str) -> str:
 def api(noun: str, verb: str) -> str:
     """Request to the acting coordinator."""
     return f"{ROOT}.api.{noun}.{verb}"
+
+
+_SUBMITTED = re.compile(rf"{re.escape(ROOT)}\.task\.submit\.\d+\.([a-z0-9-]{{1,63}})\.([a-z0-9-]{{1,63}})").fullmatch
+
+
+def submitted_by(subject: str) -> tuple[str, str] | None:
+    """The submitter and the task that a subject of FOG_TASKS names; None when they are not ids."""
+    found = _SUBMITTED(subject)
+    return (found[1], found[2]) if found else None
 
 
 ALL_REPORT = f"{ROOT}.all.report"

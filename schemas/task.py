@@ -175,10 +175,13 @@ class CommandHead(Struct, frozen=True, tag="command", tag_field="kind"):
 
 
 class TaskHead(Struct, frozen=True, omit_defaults=True):
-    """A `Task` without what it carries: all that the coordinator decides by. Decodes from the same bytes."""
+    """A `Task` without what it carries: all that the coordinator decides by. Decodes from the same bytes.
 
-    id: Id
-    submitter: Id
+    Its ids are not checked again here: whoever decodes it holds them against those of the subject, which are.
+    """
+
+    id: str
+    submitter: str
     run: FunctionHead | MapHead | CommandHead
     type: Annotated[str, Meta(max_length=64)] = ""
     priority: TaskPriority = TaskPriority.NORMAL
@@ -296,10 +299,10 @@ class Result(Struct, frozen=True, omit_defaults=True):
 
 
 class ResultHead(Struct, frozen=True):
-    """A `Result` without what it carries: what the coordinator needs for its accounts."""
+    """A `Result` without what it carries: what the coordinator needs for its accounts. Ids as in `TaskHead`."""
 
-    task: Id
-    submitter: Id
+    task: str
+    submitter: str
     state: ResultState
     node: str = ""
     placement: int = 0
