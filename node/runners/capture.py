@@ -18,7 +18,8 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, name: str, fd: int, emit: Emit) -> None:
         super().__init__()
-        self._name, self._fd, self._emit = name, fd, emit
+        self._name, self._fd = name, fd
+        self._emit: Emit | None = emit
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def writable(self) -> bool:
@@ -30,8 +31,14 @@ class _Stream(io.RawIOBase):
     def isatty(self) -> bool:
         return False
 
+    def release(self) -> None:
+        """From now on, write to the descriptor."""
+        self._emit = None
+
     def write(self, data: Any) -> int:
         block = bytes(data)
+        if self._emit is None:
+            return os.write(self._fd, block)
         text = self._decode(block)
         if text:
             self._emit(self._name, text)
@@ -49,15 +56,15 @@ class _Pipe:
         os.close(writer)
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
-    def drain(self) -> None:
-        """Emit what was written so far."""
+    def drain(self) -> bool:
+        """Emit what was written so far; False when nothing can come any more."""
         while True:
             try:
                 block = os.read(self.reader, READ_MAX)
-            except OSError:
-                return
+            except OSError as error:
+                return isinstance(error, BlockingIOError)
             if not block:
-                return
+                return False
             self._emit(self._name, self._decode(block))
 
 
@@ -65,8 +72,8 @@ class Capture:
     """Replaces the process's output by calls of `emit`. Cannot be undone: the process has no other purpose."""
 
     def __init__(self, emit: Emit) -> None:
-        for name, fd in (("stdout", 1), ("stderr", 2)):
-            raw = _Stream(name, fd, emit)
+        self._streams = [_Stream(name, fd, emit) for name, fd in (("stdout", 1), ("stderr", 2))]
+        for name, raw in zip(("stdout", "stderr"), self._streams, strict=True):
             text = io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)  # type: ignore[type-var]
             setattr(sys, name, text)
         self.pipes = [_Pipe(name, fd, emit) for name, fd in (("stdout", 1), ("stderr", 2))]
@@ -75,3 +82,8 @@ class Capture:
         """Emit what was written to the descriptors so far."""
         for pipe in self.pipes:
             pipe.drain()
+
+    def release(self) -> None:
+        """Let Python's streams write to the descriptors themselves, as a forked child must."""
+        for stream in self._streams:
+            stream.release()

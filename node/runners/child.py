@@ -39,7 +39,7 @@ from node.runners.frames import (
     frame,
 )
 from node.runners.program import run
-from node.runners.work import call, call_each, explain
+from node.runners.work import Stopped, call, call_each, explain, sendable
 from schemas.errors import FogError
 
 FLUSH_S = 0.01  # answers and output wait no longer than this
@@ -48,10 +48,6 @@ TEXT_MAX = 64 * 1024  # characters of output waiting before the printing call it
 RECV_MAX = 1 << 18
 FINISH_S = 0.4  # less than `runner.GRACE_S`
 ENDED = 143  # 128 + SIGTERM
-
-
-class Stopped(BaseException):
-    """The daemon asked this runner to stop: what runs may clean up for half a second."""
 
 
 class Runner:
@@ -68,13 +64,19 @@ class Runner:
         self._functions: dict[str, Function] = {}
         self._wake_reader, self._wake_writer = os.pipe()
         self._busy = False
+        self._progressed: Progressed | None = None  # the latest, not sent yet
         self._capture = Capture(self._print)
         self._stopping = False
+        self._home = os.getcwd()
+        self._pid = os.getpid()
 
     # Being started.
 
     def start(self, modules: list[str]) -> None:
         """Watch the daemon, import the modules, say hello."""
+        self._sock.set_inheritable(False)  # a copy below would hide this process's death from the daemon
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
         signal.signal(signal.SIGTERM, self._stop)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         error = ""
@@ -97,12 +99,26 @@ class Runner:
             except BaseException as problem:
                 raise FogError(f"cannot import {module}: {explain(problem)}") from None
         for name, fn in node._registry.items():
-            self._functions[name] = Function(name, fn)
+            try:
+                self._functions[name] = Function(name, fn)
+            except FogError:
+                raise
+            except Exception as problem:
+                raise FogError(f"cannot offer {name}: {explain(problem)}") from None
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         if not self._stopping:
             self._stopping = True
             raise Stopped
+
+    def _forked(self) -> None:
+        """In a child that a function forked: it is no runner, and what it prints goes to the descriptors that we read."""
+        self._sock.close()
+        self._out.clear()
+        self._progressed = None
+        if signal.getsignal(signal.SIGTERM) == self._stop:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._capture.release()
 
     # Working.
 
@@ -137,9 +153,26 @@ class Runner:
         else:
             assert isinstance(job, CallEach)
             answer = call_each(job, function, time.perf_counter)
+        if os.getpid() != self._pid:  # the child of a function that forked and came back twice: one answer is enough
+            sys.stdout.flush()
+            os._exit(0)
         self._capture.drain()
         self._key = 0
+        if self._progressed is not None:
+            with self._sending:
+                self._take_progress()
         self._out.append(answer)
+        self._go_home()
+
+    def _go_home(self) -> None:
+        """Where a function went must not decide what the next one finds."""
+        with contextlib.suppress(OSError):
+            try:
+                if os.getcwd() == self._home:
+                    return
+            except FileNotFoundError:  # what it went to is gone
+                pass
+            os.chdir(self._home)
 
     def _receive(self, wait: bool) -> None:
         while not self._parse():
@@ -148,6 +181,10 @@ class Runner:
             block = self._sock.recv(RECV_MAX)
             if not block:
                 self._die()
+            if not self._in and len(block) > HEAD and len(block) == HEAD + int.from_bytes(block[:HEAD], "big"):
+                for message in decode_to_runner(memoryview(block)[HEAD:]):  # just one frame, which is the usual
+                    self._take(message)
+                return
             self._in += block
 
     def _parse(self) -> bool:
@@ -181,10 +218,17 @@ class Runner:
             self._flush()
 
     def _progress(self, fraction: float, text: str) -> None:
-        self._out.append(Progressed(self._key, fraction, text))
+        """Only the latest is kept: told in a tight loop it would be more than anybody reads."""
+        self._progressed = Progressed(self._key, fraction, sendable(text))
+
+    def _take_progress(self) -> None:
+        told, self._progressed = self._progressed, None
+        if told is not None:
+            self._out.append(told)
 
     def _flush(self) -> None:
         with self._sending:
+            self._take_progress()
             messages: list[FromRunner] = []
             while self._out:
                 messages.append(self._out.popleft())
@@ -205,14 +249,15 @@ class Runner:
             poll.register(pipe.reader, select.POLLIN)
         pipes = {pipe.reader: pipe for pipe in self._capture.pipes}
         while True:
-            for fd, what in poll.poll(FLUSH_S * 1000 if self._busy or self._out else None):
+            waits = self._busy or self._out or self._progressed is not None
+            for fd, what in poll.poll(FLUSH_S * 1000 if waits else None):
                 if fd == self._sock.fileno() and what & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
                     self._die()
                 if fd == self._wake_reader:
                     os.read(self._wake_reader, 4096)
-                elif fd in pipes:
-                    pipes[fd].drain()
-            if self._out:
+                elif fd in pipes and not pipes[fd].drain():
+                    poll.unregister(fd)  # nobody can write there any more: a function put something else in its place
+            if self._out or self._progressed is not None:
                 self._try_flush()
 
     def _watch_plainly(self) -> NoReturn:
@@ -222,7 +267,7 @@ class Runner:
         while True:
             time.sleep(FLUSH_S)
             self._capture.drain()
-            if self._out:
+            if self._out or self._progressed is not None:
                 self._try_flush()
 
     def _try_flush(self) -> None:

@@ -13,6 +13,7 @@ from schemas.device import FunctionOffer
 
 FRAME_MAX = 1 << 31  # a longer frame can only be a mistake
 HEAD = 4  # bytes of the length
+PAYLOAD_MAX = 512 << 20  # bytes of one task's inputs, and of one result: both ends hold it several times over
 
 
 class Call(Struct, frozen=True, array_like=True, tag=0):

@@ -72,10 +72,7 @@ class Pool:
 
     def _message(self, runner: Runner, message: FromRunner) -> None:
         if isinstance(message, Hello):
-            runner.ready = not message.error
-            runner.error = message.error
-            if message.error:
-                runner.kill()
+            runner.hello(message.error)
             if self._first is not None and not self._first.done():
                 self._first.set_result(message)
                 return

@@ -17,6 +17,7 @@ from schemas import limits
 READ_MAX = 1 << 16
 LOOK_S = 0.02  # between two looks whether it ended, where the system cannot tell us
 NOT_RUN = 127  # what a shell says when a program cannot be started
+_ENV, _HOME = dict(os.environ), os.getcwd()  # the daemon's own, whatever functions do to those of this process
 
 
 class _Tail:
@@ -44,7 +45,8 @@ def run(job: Launch, emit: Callable[[str, str], None], clock: Callable[[], float
     try:
         process = subprocess.Popen(
             job.argv,
-            env={**os.environ, **job.env},
+            env={**_ENV, **job.env},
+            cwd=_HOME,
             stdin=subprocess.DEVNULL if job.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -20,6 +20,7 @@ log = logging.getLogger("fog.node.runner")
 
 RECV_MAX = 1 << 18
 GRACE_S = 0.5  # between TERM and KILL
+START_MAX_S = 120.0  # for a runner to import its modules
 WAIT_S = 0.01  # between two looks for the exit code of a process whose socket has closed
 
 
@@ -45,7 +46,9 @@ class Runner:
         self._gone = False
         self._sock, self._process = self._spawn(modules)
         self.pid = self._process.pid
+        self._modules = modules
         self._loop.add_reader(self._sock.fileno(), self._readable)
+        self._starting = self._loop.call_later(START_MAX_S, self._never_ready)
 
     def _spawn(self, modules: tuple[str, ...]) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         ours, theirs = socket.socketpair()
@@ -64,6 +67,18 @@ class Runner:
         with theirs:
             return ours, subprocess.Popen(argv, stdin=subprocess.DEVNULL, **more)
 
+    def hello(self, error: str) -> None:
+        """It has said hello: it is ready, or `error` says why it never will be, and it goes."""
+        self._starting.cancel()
+        self.ready, self.error = not error, error
+        if error:
+            self.kill()
+
+    def _never_ready(self) -> None:
+        named = f", importing {', '.join(self._modules)}" if self._modules else ""
+        self.error = f"the runner did not get ready within {START_MAX_S:g} s{named}"
+        self.kill()
+
     # Talking.
 
     def send(self, messages: list[ToRunner]) -> None:
@@ -75,22 +90,27 @@ class Runner:
     def _flush(self) -> None:
         if self._gone or not self._out:
             return
-        empty = not self._unsent
-        self._unsent += frame(self._out)
+        data = frame(self._out)
         self._out = []
-        if empty:
-            self._write()
+        if self._unsent:
+            self._unsent += data
+            return
+        sent = self._send(data)
+        if sent < len(data):
+            self._unsent += memoryview(data)[sent:]
+            self._loop.add_writer(self._sock.fileno(), self._write)
+
+    def _send(self, data: bytes | bytearray) -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)  # the reader sees its end
 
     def _write(self) -> None:
-        try:
-            del self._unsent[: self._sock.send(self._unsent)]
-        except BlockingIOError:
-            pass
-        except OSError:
-            return  # the reader sees its end
-        if self._unsent:
-            self._loop.add_writer(self._sock.fileno(), self._write)
-        else:
+        del self._unsent[: self._send(self._unsent)]
+        if not self._unsent:
             self._loop.remove_writer(self._sock.fileno())
 
     def _readable(self) -> None:
@@ -103,9 +123,13 @@ class Runner:
         if not block:
             self._closed()
             return
-        self._in += block
         try:
-            self._parse()
+            if self._in or len(block) < HEAD or len(block) != HEAD + int.from_bytes(block[:HEAD], "big"):
+                self._in += block
+                self._parse()
+            else:  # just one frame, which is the usual
+                for message in decode_from_runner(memoryview(block)[HEAD:]):
+                    self._on_message(self, message)
         except Exception:
             log.exception("a runner said something unreadable pid=%s", self.pid)
             self._in.clear()
@@ -152,6 +176,7 @@ class Runner:
         if self._gone:
             return
         self._gone = True
+        self._starting.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
@@ -159,11 +184,10 @@ class Runner:
 
     def _await_exit(self, looks: int) -> None:
         code = self._process.poll()
-        if code is None and looks > 0:
+        if code is None:
+            if looks == 0:
+                tree.kill(self.pid)
             self._loop.call_later(WAIT_S, self._await_exit, looks - 1)
             return
-        if code is None:
-            tree.kill(self.pid)
-            code = self._process.wait()
         tree.send(tree.in_session(self.pid), tree.KILL)
         self._on_gone(self, self.error or f"the runner ended: {how_it_ended(code)}")

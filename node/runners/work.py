@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from node.runners.calls import Function
-from node.runners.frames import Call, CallEach, Failed, Finished
+from node.runners.frames import PAYLOAD_MAX, Call, CallEach, Failed, Finished
 from schemas import limits
 from schemas.errors import BadInput
 
@@ -21,8 +21,21 @@ ITEM_ERROR_COST = 28  # bytes of JSON around one item error's text
 Clock = Callable[[], float]
 
 
+class Stopped(BaseException):
+    """The daemon asked this runner to stop: what runs may clean up for half a second."""
+
+
+def sendable(text: object) -> str:
+    """`text` as a frame can carry it: lone surrogates (names of files that are not UTF-8) are spelled out."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
 def explain(error: BaseException) -> str:
     """The error with the place in the user's code, its end kept: that says what happened."""
+    return sendable(_explained(error))
+
+
+def _explained(error: BaseException) -> str:
     if isinstance(error, BadInput):
         return str(error)[: limits.ERROR_MAX]
     trace: TracebackType | None = error.__traceback__
@@ -37,9 +50,17 @@ def call(job: Call, function: Function, clock: Clock) -> Finished | Failed:
     try:
         arguments = function.arguments(job.args, job.files)
         value, blob = function.packed(function.fn(*arguments))
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        if len(value) + len(blob or b"") > PAYLOAD_MAX:
+            _refuse_size(len(value) + len(blob or b""))
+    except Stopped:
+        raise
+    except BaseException as error:
         return Failed(job.key, clock() - begun, explain(error))
     return Finished(job.key, clock() - begun, value, blob)
+
+
+def _refuse_size(size: int) -> None:
+    raise BadInput("result", f"its result of {size} bytes is more than a node takes ({PAYLOAD_MAX})")
 
 
 class _Wrong:
@@ -56,7 +77,11 @@ def call_each(job: CallEach, function: Function, clock: Clock) -> Finished | Fai
     try:
         values = _run_all(function.fn, _items(job, function), job.first, errors)
         done = _packed(function, values, job.first, errors)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        if (size := len(done[0]) + sum(len(blob or b"") for blob in done[1] or ())) > PAYLOAD_MAX:
+            _refuse_size(size)
+    except Stopped:
+        raise
+    except BaseException as error:
         return Failed(job.key, clock() - begun, explain(error))
     data, blobs = done
     return Finished(job.key, clock() - begun, data, None, blobs, _cut(errors))
@@ -91,11 +116,22 @@ def _run_all(fn: Callable[[Any], Any], items: list[Any], first: int, errors: lis
             if item.__class__ is _Wrong:
                 raise BadInput("item", item.error)
             add(fn(item))
-        except (Exception, SystemExit) as error:  # who leaves by sys.exit fails alone, too
-            text = error.message if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
-            errors.append((first + len(values), text[:ITEM_ERROR_MAX]))
+        except Stopped:
+            raise
+        except BaseException as error:  # who leaves by sys.exit fails alone, too
+            errors.append((first + len(values), _said(error)))
             add(None)
     return values
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, BadInput):
+        return error.message[:ITEM_ERROR_MAX]
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # its author's __str__ fails
+        text = f"{type(error).__name__}: its text cannot be made"
+    return sendable(text[:ITEM_ERROR_MAX])
 
 
 def _packed(
