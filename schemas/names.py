@@ -15,13 +15,34 @@ from msgspec import Meta
 from schemas.errors import BadInput
 
 ID_PATTERN = r"^[a-z0-9-]{1,63}$"
+WORD_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 _ID = re.compile(r"[a-z0-9-]{1,63}")
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN, description="lower-case letters, digits and -, at most 63")]
 # A node's connection is called this and its id: the broker's disconnect events carry the name.
 NODE_CONNECTION = "fog-node-"
 
-Word = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$", description="a name such as a function's")]
+# An id that stands in the message's subject as well: it is checked there, once, and held against it (a pattern costs as
+# much as decoding the rest of a small message). The JSON Schemas say it all the same.
+Named = Annotated[
+    str,
+    Meta(
+        max_length=63,
+        description="lower-case letters, digits and -, as in the subject",
+        extra_json_schema={"pattern": ID_PATTERN},
+    ),
+]
+Word = Annotated[str, Meta(pattern=WORD_PATTERN, description="a name such as a function's")]
+# The same where it is only looked up among those that are offered, whose form was checked.
+Called = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        description="a name such as a function's",
+        extra_json_schema={"pattern": WORD_PATTERN},
+    ),
+]
 
 
 def check_id(field: str, value: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta, Raw, Struct
 
 from schemas import limits
-from schemas.names import Id, Word
+from schemas.names import Called, Id, Named
 
 
 class TaskPriority(IntEnum):
@@ -90,7 +90,7 @@ class FileArg(Struct, frozen=True):
 class FunctionRun(Struct, frozen=True, omit_defaults=True, tag="function", tag_field="kind"):
     """Call a function that the node offers. `args` is a JSON array."""
 
-    name: Word
+    name: Called
     args: Raw = Raw(b"[]")
     files: Annotated[tuple[FileArg, ...], Meta(max_length=256)] = ()
 
@@ -101,7 +101,7 @@ class MapRun(Struct, frozen=True, omit_defaults=True, tag="map", tag_field="kind
     The items are one of: `items`, a JSON array; `files`, a blob an item; `packed`, a blob that holds the JSON array.
     """
 
-    name: Word
+    name: Called
     job: Id
     first: Annotated[int, Meta(ge=0)]
     count: Annotated[int, Meta(ge=1, le=limits.CHUNK_ITEMS_MAX)]
@@ -137,8 +137,8 @@ class Task(Struct, frozen=True, omit_defaults=True):
     `input_bytes` is the size of all that the task carries or refers to.
     """
 
-    id: Id
-    submitter: Id
+    id: Named
+    submitter: Named
     run: Run
     type: Annotated[str, Meta(max_length=64)] = ""
     priority: TaskPriority = TaskPriority.NORMAL
@@ -156,13 +156,13 @@ class Task(Struct, frozen=True, omit_defaults=True):
 class FunctionHead(Struct, frozen=True, tag="function", tag_field="kind"):
     """The part of `FunctionRun` that placing needs; decoding it skips the arguments."""
 
-    name: Word
+    name: Called
 
 
 class MapHead(Struct, frozen=True, tag="map", tag_field="kind"):
     """The part of `MapRun` that placing needs."""
 
-    name: Word
+    name: Called
     job: Id
     first: Annotated[int, Meta(ge=0)]
     count: Annotated[int, Meta(ge=1, le=limits.CHUNK_ITEMS_MAX)]
@@ -275,8 +275,8 @@ class Result(Struct, frozen=True, omit_defaults=True):
     as `blobs`. Commands have `exit_code`, `stdout`, `stderr` (the last `limits.OUTPUT_TAIL` bytes of each).
     """
 
-    task: Id
-    submitter: Id
+    task: Named
+    submitter: Named
     state: ResultState
     node: str = ""
     placement: int = 0
