@@ -201,6 +201,7 @@ async def _all_stored(fleet: Stack, tasks: list[str]) -> bool:
 def test_fog_up_starts_again_on_the_same_home_with_the_queue_still_there(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with up(home) as running:
+        until(lambda: running.fog("status").returncode == 0, 30, "a fleet without nodes")
         done = running.fog("submit", "echo", "7", "--wait-for-node", "--detach")
         assert done.returncode == 0, done.stderr
         task = done.stdout.split()[0]
