@@ -59,6 +59,8 @@ class Bus:
         self._closing = False
         self._on_lost: list[Callable[[], None]] = []
         self._on_back: list[Callable[[], None]] = []
+        self._on_closed: list[Callable[[], None]] = []
+        self.closed_for = ""  # why the broker ended the connection for good; nothing goes in or out after that
         self.dropped = 0
 
     @classmethod
@@ -105,7 +107,16 @@ class Bus:
             for fn in tuple(self._on_back):
                 fn()
 
-        await self._client.open(target, name, lost, back)
+        def closed(why: str) -> None:
+            self._up = False
+            if self._closing or not self._inbox:
+                return
+            self.closed_for = why or "the connection was closed"
+            log.error("the broker ended the connection for good: %s", self.closed_for)
+            for fn in tuple(self._on_closed):
+                fn()
+
+        await self._client.open(target, name, lost, back, closed)
         self._check_server(target)
         self._up, self._payload_max = True, self._client.payload_max
         self._inbox = self._client.new_inbox() + "."
@@ -114,6 +125,10 @@ class Bus:
     def when_back(self, fn: Callable[[], None]) -> None:
         """Have `fn` called each time the link is back, after the `on_back` of `connect`, until `no_longer(fn)`."""
         self._on_back.append(fn)
+
+    def when_closed(self, fn: Callable[[], None]) -> None:
+        """Have `fn` called when the broker has ended the connection for good: a daemon can only stop, and say `closed_for`."""
+        self._on_closed.append(fn)
 
     def no_longer(self, fn: Callable[[], None]) -> None:
         """Undo `when_back`."""

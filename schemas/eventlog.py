@@ -24,6 +24,7 @@ log = logging.getLogger("fog.events")
 
 BATCH = 500  # events of one batch
 GATHER_S = 0.02  # events wait this long for company: a stored message costs the broker a fifth when it comes in a row
+ROOM = 1024  # bytes of a message's limit that its subject and headers may take
 KEPT = 20_000  # unconfirmed events kept while the broker does not answer; older ones are dropped and counted
 
 
@@ -48,6 +49,10 @@ class EventLog:
         body = encode(
             CloudEvent(key, self._source, f"fog.{kind}", self._stamp(at), data, subject=about, fogterm=self.term)
         )
+        if len(body) + ROOM > self._bus.max_payload:  # the broker would end the connection for it
+            log.error("an event is too large to be said kind=%s about=%s bytes=%d", kind, about, len(body))
+            self.lost += 1
+            return
         if len(self._pending) == KEPT:
             self.lost += 1
         self._pending.append((subject, body, key))

@@ -15,8 +15,8 @@ def status_of(headers: bytes) -> int:
 
 
 def header(headers: bytes, name: bytes) -> bytes:
-    """One header's value out of raw headers, or b""."""
-    start = headers.find(b"\r\n" + name + b":")
+    """One header's value out of raw headers, or b"". The last of that name: the broker's own come after the publisher's."""
+    start = headers.rfind(b"\r\n" + name + b":")
     if start < 0:
         return b""
     start += len(name) + 3

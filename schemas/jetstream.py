@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -15,6 +16,16 @@ from schemas.errors import BrokerUnfit, FogError, NoResponders, StoreRefused, Un
 
 API = "$JS.API"
 MULTI_MAX = 500  # subjects of one multi-get; the server's limit is 1024
+BATCH = 500  # messages of one page
+BATCH_BYTES = 8 << 20  # of one page; the server's own limit is 64 MiB
+OPERATORS = (
+    "max_bytes",
+    "max_msgs",
+    "max_age",
+    "placement",
+    "compression",
+    "storage",
+)  # settings that are left as they are
 NOT_FOUND = (10037, 10014, 10059)  # message, consumer, stream
 NO_JETSTREAM = (10039, 10076)
 
@@ -73,7 +84,15 @@ async def _ensure_stream(bus: Bus, config: dict[str, Any]) -> None:
     except StoreRefused as error:
         if error.code != 10058:  # name in use, with other settings
             raise
-        await call(bus, f"STREAM.UPDATE.{name}", config, 15.0)
+        there = (await stream_info(bus, name))["config"]
+        await call(bus, f"STREAM.UPDATE.{name}", _merged(there, config), 15.0)
+
+
+def _merged(there: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """A stream as it should be: what we rely on is ours; limits, ages and more replicas are the operator's to set."""
+    kept = {name: there[name] for name in OPERATORS if name in there}
+    replicas = max(int(there.get("num_replicas", 1)), int(ours.get("num_replicas", 1)))
+    return {**there, **ours, **kept, "num_replicas": replicas}
 
 
 async def stream_info(bus: Bus, stream: str, *, subjects_filter: str = "", offset: int = 0) -> dict[str, Any]:
@@ -184,26 +203,38 @@ async def multi_last(bus: Bus, stream: str, wanted: list[str], timeout_s: float 
     """The last message of each of these subjects, as far as there is one, read in batches."""
     found: list[StoredMessage] = []
     for start in range(0, len(wanted), MULTI_MAX):
-        found += await _batch(bus, stream, {"multi_last": wanted[start : start + MULTI_MAX]}, timeout_s)
+        missing = wanted[start : start + MULTI_MAX]
+        while missing:
+            page, pending = await _batch(bus, stream, {"multi_last": missing, "max_bytes": BATCH_BYTES}, timeout_s)
+            found += page
+            if not pending or not page:
+                break
+            got = {message.subject for message in page}
+            missing = [subject for subject in missing if subject not in got]
     return found
 
 
-async def read_all(bus: Bus, stream: str, subjects_filter: str, batch: int = 500) -> list[StoredMessage]:
-    """Every stored message that matches, by sequence. For reading a work queue without a consumer."""
-    found: list[StoredMessage] = []
-    seq = 1
-    while True:
-        body = {"seq": seq, "batch": batch, "next_by_subj": subjects_filter}
-        page = await _batch(bus, stream, body, 10.0)
-        found += page
-        if len(page) < batch:
-            return found
+async def read_pages(bus: Bus, stream: str, subjects_filter: str) -> AsyncIterator[list[StoredMessage]]:
+    """Every stored message that matches, by sequence, a page at a time. For reading a work queue without a consumer."""
+    seq, pending = 1, 1
+    while pending:
+        body = {"seq": seq, "batch": BATCH, "max_bytes": BATCH_BYTES, "next_by_subj": subjects_filter}
+        page, pending = await _batch(bus, stream, body, 10.0)
+        if not page:
+            return
+        yield page
         seq = page[-1].seq + 1
 
 
-async def _batch(bus: Bus, stream: str, body: dict[str, Any], timeout_s: float) -> list[StoredMessage]:
+async def read_all(bus: Bus, stream: str, subjects_filter: str) -> list[StoredMessage]:
+    """All of `read_pages` at once, for what is known to be small."""
+    return [message async for page in read_pages(bus, stream, subjects_filter) for message in page]
+
+
+async def _batch(bus: Bus, stream: str, body: dict[str, Any], timeout_s: float) -> tuple[list[StoredMessage], int]:
+    """One batch, and how many more the broker has for the same question: it ends a batch by size, without an error."""
     found: list[StoredMessage] = []
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def on_message(_subject: str, _reply: str, data: bytes, headers: bytes) -> None:
         status = status_of(headers)
@@ -219,23 +250,21 @@ async def _batch(bus: Bus, stream: str, body: dict[str, Any], timeout_s: float) 
             )
         elif not ended.done():
             if status in (204, 404):
-                ended.set_result(None)
+                ended.set_result(int(header(headers, b"Nats-Num-Pending") or 0))
             else:
-                ended.set_exception(
-                    StoreRefused(stream, status, headers[13:100].split(b"\r")[0].decode(errors="replace"))
-                )
+                words = headers[13:100].split(b"\r")[0].decode(errors="replace")
+                ended.set_exception(StoreRefused(stream, status, words))
 
     inbox = bus.new_inbox()
     subscription = await bus.subscribe(inbox, on_message)
     try:
         bus.publish(f"{API}.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
         async with asyncio.timeout(timeout_s):
-            await ended
+            return found, await ended
     except TimeoutError:
         raise Unreachable(f"reading {stream} took longer than {timeout_s:g} s") from None
     finally:
         await subscription.close()
-    return found
 
 
 def last_seq(info: dict[str, Any]) -> int:
@@ -257,6 +286,7 @@ __all__ = [
     "last_seq",
     "multi_last",
     "read_all",
+    "read_pages",
     "stream_info",
     "subjects",
 ]

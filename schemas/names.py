@@ -14,8 +14,9 @@ from msgspec import Meta
 
 from schemas.errors import BadInput
 
-ID_PATTERN = r"^[a-z0-9-]{1,63}$"
-WORD_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
+# In Python `$` also matches before a newline at the end; the look-ahead means the same there and in JSON Schema.
+ID_PATTERN = r"^[a-z0-9-]{1,63}(?!\n)$"
+WORD_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}(?!\n)$"
 _ID = re.compile(r"[a-z0-9-]{1,63}")
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN, description="lower-case letters, digits and -, at most 63")]

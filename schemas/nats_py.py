@@ -80,8 +80,18 @@ class NatsClient(Client):
         with contextlib.suppress(asyncio.QueueFull):  # full: the flusher is on its way already
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
-    async def open(self, target: Target, name: str, on_lost: Callable[[], None], on_back: Callable[[], None]) -> None:
-        """Connect, at most two tries a server; reconnect for ever after that. Raises Unreachable, BrokerUnfit."""
+    async def open(
+        self,
+        target: Target,
+        name: str,
+        on_lost: Callable[[], None],
+        on_back: Callable[[], None],
+        on_closed: Callable[[str], None],
+    ) -> None:
+        """Connect, at most two tries a server; reconnect for ever after that. Raises Unreachable, BrokerUnfit.
+
+        `on_closed` is told why nats-py has given up: the broker said something (credentials revoked) after which it does.
+        """
 
         async def lost() -> None:
             on_lost()
@@ -90,8 +100,15 @@ class NatsClient(Client):
             self.tap()
             on_back()
 
+        last = ""
+
         async def error(problem: Exception) -> None:
+            nonlocal last
+            last = str(problem)
             log.debug("nats: %s", problem)
+
+        async def closed() -> None:
+            on_closed(str(self._err or last))
 
         def pick(servers: list[_Server], _info: dict[str, Any]) -> tuple[_Server | None, float]:
             return None, backoff_s(min((s.reconnects for s in servers), default=0))
@@ -104,6 +121,7 @@ class NatsClient(Client):
                 error_cb=error,
                 disconnected_cb=lost,
                 reconnected_cb=back,
+                closed_cb=closed,
                 # For the first attempt only (set below): with -1 nats-py would try for ever without saying so.
                 allow_reconnect=False,
                 max_reconnect_attempts=1,

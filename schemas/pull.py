@@ -12,7 +12,6 @@ import random
 from collections.abc import Awaitable, Callable
 
 from schemas.bus import Bus, Subscription, status_of
-from schemas.errors import FogError
 
 log = logging.getLogger("fog.pull")
 
@@ -207,8 +206,8 @@ class Puller:
             try:
                 await self._on_missing()
                 break
-            except FogError as error:
-                log.warning("cannot make the consumer anew subject=%s error=%s", self._subject, error.message)
+            except Exception as error:  # whatever it is, a puller that gives up would stop everything
+                log.warning("cannot make the consumer anew subject=%s error=%s", self._subject, error)
                 await asyncio.sleep(random.uniform(0.5, 1.0) * wait_s)
                 wait_s = min(MISSING_RETRY_S[1], wait_s * 2)
         self._mending = None

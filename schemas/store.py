@@ -8,6 +8,7 @@ again with the same ``Nats-Msg-Id``, which the broker stores once within its dup
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ from msgspec import Struct
 
 from schemas.bus import Bus, is_no_responders
 from schemas.errors import BadInput, FogError, StoreRefused, Unreachable
+
+log = logging.getLogger("fog.store")
 
 RETRY_S = 2.0
 SWEEP_S = 0.5
@@ -164,7 +167,10 @@ class Store:
     def _finish(self, post: _Post, answer: Ack | FogError) -> None:
         if self._open.pop(post, 0) is None:
             self._open_bytes -= len(post.data)
-        post.on_answer(answer)
+        try:
+            post.on_answer(answer)
+        except Exception:
+            log.exception("the answer to a message could not be handled subject=%s", post.subject)
         while self._queue and len(self._open) < self._window and self._open_bytes <= WINDOW_BYTES:
             self._send(self._queue.popleft())
 

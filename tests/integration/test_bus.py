@@ -175,6 +175,49 @@ async def test_deleting_a_consumer_that_is_not_there_is_no_error(bus: Bus) -> No
     assert not await jetstream.delete_consumer(bus, streams.TASKS, "FOG_none")
 
 
+async def test_an_operators_limits_and_more_replicas_are_kept_and_the_rest_is_set_right(bus: Bus) -> None:
+    config = (await jetstream.stream_info(bus, streams.RESULTS))["config"]
+    changed = {**config, "max_bytes": 1 << 20, "duplicate_window": 60 * streams.NS}
+    await jetstream.call(bus, f"STREAM.UPDATE.{streams.RESULTS}", changed)
+    await jetstream.ensure_streams(bus)
+    after = (await jetstream.stream_info(bus, streams.RESULTS))["config"]
+    assert (after["max_bytes"], after["duplicate_window"]) == (1 << 20, config["duplicate_window"])
+
+
+async def test_reading_much_takes_as_many_batches_as_it_needs(
+    bus: Bus, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker ends a batch by its size without an error, and says how much is left."""
+    monkeypatch.setattr(jetstream, "BATCH_BYTES", 5_000)
+    named = [subjects.work("n1", f"t{number}") for number in range(60)]
+    for subject in named:
+        await store.put(subject, b"x" * 1_000)
+    pages = [page async for page in jetstream.read_pages(bus, streams.WORK, subjects.work("*", "*"))]
+    assert len(pages) > 1
+    assert [message.subject for page in pages for message in page] == named
+    found = await jetstream.multi_last(bus, streams.WORK, [*named, subjects.work("n1", "none")])
+    assert sorted(message.subject for message in found) == sorted(named)
+
+
+async def test_a_publisher_cannot_pass_its_message_off_as_another(bus: Bus, store: Store) -> None:
+    subject = subjects.result("u", "mine")
+    forged = b"Nats-Subject: fog.v1.result.u.yours\r\nNats-Sequence: 7\r\n"
+    ack = await store.put(subject, b"{}", headers=forged)
+    [message] = await jetstream.multi_last(bus, streams.RESULTS, [subject])
+    assert (message.subject, message.seq) == (subject, ack.seq)
+
+
+async def test_an_end_for_good_is_told_with_its_reason(bus: Bus) -> None:
+    """nats-py never comes back after some errors of the broker; a daemon that did not notice would live on, deaf."""
+    ended = asyncio.Event()
+    bus.when_closed(ended.set)
+    bus._client.send(b"PUB fog.x %d\r\n" % (bus.max_payload + 1) + b"x" * (bus.max_payload + 1) + b"\r\n")
+    async with asyncio.timeout(10):
+        await ended.wait()
+    assert "payload" in bus.closed_for.lower()
+    assert not bus.connected
+
+
 async def test_a_request_to_nobody_fails_at_once_and_a_lost_answer_in_time(bus: Bus) -> None:
     with pytest.raises(NoResponders):
         await bus.request("fog.nobody")
