@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from node.core.endings import Done
-from node.runners.frames import Finished
+from node.runners.frames import PAYLOAD_MAX, Finished
 from schemas import limits
+from schemas.errors import BadInput
 from schemas.objects import Objects
 from schemas.task import Blob, CommandRun, FunctionRun, MapRun, Task
 
@@ -37,6 +38,8 @@ class Blobs:
     async def fetch(self, blobs: tuple[Blob, ...]) -> tuple[bytes, ...]:
         """The bytes of all of them. Waits for room first; give it back by `release`. Raises FogError."""
         size = sum(blob.size for blob in blobs)
+        if size > PAYLOAD_MAX:
+            raise BadInput("run", f"{size} bytes of inputs are more than a node takes ({PAYLOAD_MAX})")
         async with self._room:
             await self._room.wait_for(lambda: self._held == 0 or self._held + size <= HELD_MAX)
             self._held += size

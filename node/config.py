@@ -103,15 +103,24 @@ def _file(path: Path) -> dict[str, Any]:
     unknown = sorted(set(table) - known)
     if unknown:
         raise BadInput(unknown[0], f"{path} has no such setting", hint=f"the settings are {', '.join(sorted(known))}")
+    convert({name: value for name, value in table.items() if name in ("labels", "device")}, Settings)
     return table
 
 
 def _environment(env: Mapping[str, str], device: Any) -> dict[str, Any]:
     table: dict[str, Any] = {}
-    for name in (field.encode_name for field in fields(Settings) if field.encode_name != "device"):
+    names = [field.encode_name for field in fields(Settings) if field.encode_name != "device"]
+    known = {"CONFIG", *(name.upper() for name in names)}
+    for said in env:
+        if said.startswith(ENV) and not said.startswith(DEVICE_ENV) and said[len(ENV) :] not in known:
+            raise BadInput(
+                said, "there is no such setting", hint=f"they are {', '.join(ENV + n for n in sorted(known))}"
+            )
+    for name in names:
         value = env.get(f"{ENV}{name.upper()}", "")
         if value:
-            table[name] = _parsed(name, value.split(",") if name in _LISTS else value, None)
+            several = [part for part in map(str.strip, value.split(",")) if part]
+            table[name] = _parsed(name, several if name in _LISTS else value, None)
     signals = {name[len(DEVICE_ENV) :].lower(): text for name, text in env.items() if name.startswith(DEVICE_ENV)}
     if signals:
         table["device"] = {**(device or {}), **{name: _word(text) for name, text in signals.items()}}

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from node.blobs import Blobs
@@ -23,14 +24,14 @@ from node.intake import Intake
 from node.member import Member
 from node.orders import Orders
 from node.outputs import Outputs
-from node.recorder import DROPPED, Recorder
+from node.recorder import Recorder
 from schemas.bus import Bus
 from schemas.device import DeviceCapabilities, FunctionOffer
 from schemas.errors import FogError
 from schemas.eventlog import EventLog
 from schemas.limits import NODE_QUEUE_MAX
 from schemas.logs import fields
-from schemas.membership import Offer
+from schemas.membership import Held, Offer
 from schemas.names import NODE_CONNECTION
 from schemas.objects import Objects
 from schemas.store import Store
@@ -39,6 +40,7 @@ from schemas.target import Target
 log = logging.getLogger("fog.node")
 
 STOP_S = 2.0  # for runners to be gone after their grace, and again for the broker to take the last messages
+T = TypeVar("T")
 LEAVING = "the node is going down"
 
 
@@ -82,7 +84,7 @@ class Daemon:
             await bus.close()
             self._device.close()
 
-    async def _unless_stopped(self, task: asyncio.Task[Bus]) -> Bus | None:
+    async def _unless_stopped(self, task: asyncio.Task[T]) -> T | None:
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -101,9 +103,11 @@ class Daemon:
         blobs = Blobs(Objects(bus))
         recorder = Recorder(context, desk, Outputs(context), blobs)
         executor = Executor(desk, self._settings.imports, recorder)
-        self._store = store
+        self._store, self._recorder = store, recorder
         try:
-            hello = await executor.pool.hello()
+            hello = await self._unless_stopped(asyncio.create_task(executor.pool.hello()))
+            if hello is None:
+                return
             if hello.error:
                 raise FogError(hello.error, hint="correct the module, or leave --import out")
             context.offer = offer_of(self._settings, capabilities, hello.offers)
@@ -164,10 +168,9 @@ class Daemon:
 
     # What the parts tell.
 
-    def _on_registered(self, gone: tuple[str, ...]) -> None:
-        for task in gone:
-            log.warning("dropping what the coordinator does not count as ours", extra=fields(task=task))
-            self._orders.stop(task, DROPPED)
+    def _on_registered(self, gone: tuple[Held, ...]) -> None:
+        for one in gone:
+            self._orders.drop(one.task, one.placement)
         self._registered.set()
 
     def _on_lost(self) -> None:
@@ -191,8 +194,9 @@ class Daemon:
         self._member.beat()
         self._orders.close_to(LEAVING)
         if not await executor.until_idle(self._settings.leave_grace_s):
-            executor.stop_all(LEAVING)
+            self._orders.stop_all(LEAVING)
             await executor.until_idle(STOP_S)
+        await self._recorder.all_posted(max(STOP_S, self._settings.leave_grace_s))
         stored = await context.events.drain(STOP_S)
         await self._intake.stop()
         self._member.beat()

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from node.core.attempts import Attempt
 from node.core.desk import Desk
+from node.core.endings import CANCELLED, DROPPED, TIMEOUT
 from node.core.lanes import Lane
 from node.runners.frames import (
     Call,
@@ -162,12 +163,22 @@ class Executor:
             self._moved()
             return
         head = self.desk.bury(lane)
-        if head is not None and lane.doom:
+        if head is not None and lane.doom and self.desk.renewed(lane, head):
+            self._go_on(head, lane.doom)
+        elif head is not None and lane.doom:
             self._sink.stopped(head, lane.doom, began)
         elif head is not None:
             log.warning("a runner died", extra=fields(task=head.task.id, how=how))
             self._sink.died(head, how, True)
         self._moved()
+
+    def _go_on(self, head: Attempt, why: str) -> None:
+        """What was being stopped came again under a newer number: the stop was not meant for that."""
+        head.started_at = 0.0
+        if why in (CANCELLED, DROPPED, TIMEOUT):
+            self.desk.queue(head)
+        else:
+            self._sink.stopped(head, why, False)
 
     def _moved(self) -> None:
         self.pump()
@@ -233,7 +244,7 @@ class Executor:
         self._check = None
         now = self._loop.time()
         for lane in self.desk.overdue(now):
-            self._doom(lane, "timeout")
+            self._doom(lane, TIMEOUT)
         for lane in self.desk.stuck(now):
             self._unline(lane)
             self.pump()

@@ -27,7 +27,10 @@ class Identity:
             ) from None
 
     def _seed(self) -> str:
-        return self._path.read_text("ascii").strip()
+        try:
+            return self._path.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(str(self._path), f"cannot be read: {error}") from None
 
     def sign(self, node: str, session: str, challenge: str) -> str:
         """The signature, in base64, that proves the key. The seed is read each time and not kept in memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 
 from node.blobs import Blobs, inputs_of
 from node.context import Context
@@ -14,17 +15,18 @@ from node.executor import Executor
 from node.recorder import Recorder
 from schemas import subjects
 from schemas.codec import Decoder
-from schemas.errors import BadInput, FogError
+from schemas.errors import BadInput, FogError, Unreachable
 from schemas.jetstream import create_consumer, delete_consumer
 from schemas.limits import NODE_QUEUE_MAX, WORK_ACK_WAIT_S, WORK_PROGRESS_S
 from schemas.logs import fields
 from schemas.pull import Message, Puller, ack, progress
 from schemas.streams import WORK
-from schemas.task import CommandRun, FunctionRun, Task, TaskHead, Work
+from schemas.task import Blob, CommandRun, FunctionRun, Task, TaskHead, Work
 
 log = logging.getLogger("fog.node.intake")
 
 BATCH = 128  # messages asked for at a time
+FETCH_TRIES, FETCH_AGAIN_S = 5, 1.0  # for inputs while the broker does not answer; the wait doubles
 INACTIVE_S = 3600.0  # the broker forgets this node's consumer after this, not its work
 
 _work: Decoder[Work] = Decoder(Work)
@@ -79,8 +81,7 @@ class Intake:
         while True:
             await asyncio.sleep(WORK_PROGRESS_S)
             for attempt in self._desk.everything():
-                for reply in (attempt.reply, *attempt.also):
-                    progress(self._context.bus, reply)
+                progress(self._context.bus, attempt.reply)
 
     async def stop(self) -> None:
         """Pull no more."""
@@ -187,10 +188,11 @@ class Intake:
     async def _fetch(self, attempt: Attempt) -> None:
         blobs = inputs_of(attempt.task)
         try:
-            inputs = await self._blobs.fetch(blobs)
-        except FogError as error:
+            inputs = await self._fetched(attempt, blobs)
+        except Exception as error:
+            said = error.message if isinstance(error, FogError) else f"{type(error).__name__}: {error}"
             if attempt.place is Place.FETCHING:
-                self._recorder.unfit(attempt, f"an input could not be fetched: {error.message}")
+                self._recorder.unfit(attempt, f"an input could not be fetched: {said}")
             return
         if attempt.place is not Place.FETCHING:  # cancelled, replaced or returned meanwhile
             await self._blobs.release(blobs)
@@ -198,3 +200,14 @@ class Intake:
         attempt.inputs = inputs
         attempt.fetched = True
         self._queue(attempt)
+
+    async def _fetched(self, attempt: Attempt, blobs: tuple[Blob, ...]) -> tuple[bytes, ...]:
+        """A broker that does not answer says nothing of the task: it is asked `FETCH_TRIES` times."""
+        for tried in range(FETCH_TRIES - 1):
+            try:
+                return await self._blobs.fetch(blobs)
+            except Unreachable:
+                await asyncio.sleep(random.uniform(0.5, 1.0) * FETCH_AGAIN_S * 2**tried)
+                if attempt.place is not Place.FETCHING:
+                    raise
+        return await self._blobs.fetch(blobs)

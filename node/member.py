@@ -20,7 +20,7 @@ from schemas.codec import Decoder, encode
 from schemas.device import DeviceCapabilities
 from schemas.errors import BadInput, FogError, NoResponders, Refused, Unreachable
 from schemas.logs import fields
-from schemas.membership import AllReport, Heartbeat, Register, Registered
+from schemas.membership import AllReport, Heartbeat, Held, Register, Registered
 
 log = logging.getLogger("fog.node.member")
 
@@ -34,7 +34,7 @@ _all_report: Decoder[AllReport] = Decoder(AllReport)
 
 
 class Member:
-    """Registers, and registers again when there is reason to. `on_registered(gone)` gets the held tasks not to be kept.
+    """Registers, and registers again when there is reason to. `on_registered(gone)` gets what was held and is not to be kept.
 
     `look` discovers the capabilities anew; it is awaited every `look_again_s`, and what changed goes out.
     """
@@ -48,7 +48,7 @@ class Member:
         identity: Identity,
         look: Callable[[], Awaitable[DeviceCapabilities]],
         look_again_s: float,
-        on_registered: Callable[[tuple[str, ...]], None],
+        on_registered: Callable[[tuple[Held, ...]], None],
     ) -> None:
         self._context, self._desk, self._device, self._identity = context, desk, device, identity
         self._capabilities = capabilities
@@ -104,7 +104,12 @@ class Member:
                     await self._wake.wait()
                     return
             except TimeoutError:
+                pass
+            try:
                 found = await self._look()
+            except Exception:  # no thread to be had, for one: what the device was before stands
+                log.exception("cannot look at the device again")
+                continue
             if found != self._capabilities:
                 log.info("this device has changed", extra=fields(node=self._context.node))
                 self._capabilities, self._delay_s = found, 0.0
@@ -124,9 +129,9 @@ class Member:
                     log.warning("waiting to be registered", extra=fields(node=self._context.node, reason=why))
                 attempt += 1
                 await asyncio.sleep(random.uniform(0, min(RETRY_S[1], RETRY_S[0] * 2.0 ** min(attempt, 10))))
-        self._accept(answer, tuple(one.task for one in held))
+        self._accept(answer, held)
 
-    async def _ask(self, held: tuple[object, ...]) -> Registered:
+    async def _ask(self, held: tuple[Held, ...]) -> Registered:
         context = self._context
         request = Register(
             node=context.node,
@@ -135,7 +140,7 @@ class Member:
             capabilities=self._capabilities,
             offer=context.offer,
             state=self._device.state(time.time()),
-            held=held,  # type: ignore[arg-type]
+            held=held,
             version=VERSION,
         )
         subject = subjects.register(context.node)
@@ -152,7 +157,7 @@ class Member:
             raise Unreachable(f"a coordinator of the older term {answer.term} answered")
         return answer
 
-    def _accept(self, answer: Registered, said: tuple[str, ...]) -> None:
+    def _accept(self, answer: Registered, said: tuple[Held, ...]) -> None:
         context = self._context
         if context.boot != answer.boot:
             log.info("registered", extra=fields(node=context.node, boot=answer.boot, term=answer.term))
@@ -160,7 +165,7 @@ class Member:
         self._registered_term = answer.term
         self._interval_s = min(max(0.05, answer.interval_s), limits.SLEEP_MAX_S)
         keep = frozenset(answer.keep)
-        self._on_registered(tuple(task for task in said if task not in keep))
+        self._on_registered(tuple(one for one in said if one.task not in keep))
         self.beat(full=True)
 
     # Heartbeats.

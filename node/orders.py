@@ -9,12 +9,14 @@ from collections.abc import Callable
 from node.context import Context
 from node.core.attempts import Attempt
 from node.core.desk import Desk
+from node.core.endings import CANCELLED, DROPPED
 from node.executor import Executor
-from node.recorder import CANCELLED, DROPPED, Recorder
+from node.recorder import Recorder
 from schemas import subjects
 from schemas.bus import Subscription
 from schemas.codec import Decoder, encode
 from schemas.errors import BadInput
+from schemas.logs import fields
 from schemas.membership import NodeAnswer, NodeCommand
 
 log = logging.getLogger("fog.node.orders")
@@ -104,6 +106,13 @@ class Orders:
         self._end_waiting(attempt, why)
         return True
 
+    def drop(self, task: str, placement: int) -> None:
+        """The coordinator does not count this placement as ours; a newer one that has come meanwhile stays."""
+        held = self._desk.held.get(task)
+        if held is not None and held.placement == placement:
+            log.warning("dropping what the coordinator does not count as ours", extra=fields(task=task))
+            self.stop(task, DROPPED)
+
     def _end_waiting(self, attempt: Attempt, why: str) -> None:
         if why == CANCELLED:
             self._recorder.cancelled(attempt)
@@ -119,13 +128,19 @@ class Orders:
         loop = asyncio.get_running_loop()
         if self._drain is not None:
             self._drain.cancel()
-        self._drain = loop.call_later(max(0.0, command.deadline_s), self._executor.stop_all, why)
+        self._drain = loop.call_later(max(0.0, command.deadline_s), self.stop_all, why)
         self._beat(False)
         return self._answer(tasks=tuple(attempt.task.id for attempt in self._desk.held.values()))
 
     def close_to(self, why: str) -> None:
         """Take no more work, and hand back what waits."""
         self._context.closed_to = why
+        for attempt in self._desk.waiting():
+            self._recorder.returned(attempt, why, began=False)
+
+    def stop_all(self, why: str) -> None:
+        """Hand back everything: what runs is stopped, and what stood behind it waits again, for nothing."""
+        self._executor.stop_all(why)
         for attempt in self._desk.waiting():
             self._recorder.returned(attempt, why, began=False)
 

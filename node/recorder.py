@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from functools import partial
 
@@ -13,12 +14,12 @@ from node.blobs import Blobs, inline, inputs_of, is_small
 from node.context import Context
 from node.core.attempts import Attempt
 from node.core.desk import Desk
-from node.core.endings import Done, Ending, outcome_of, result_by_passed, result_of
+from node.core.endings import CANCELLED, DROPPED, TIMEOUT, Done, Ending, outcome_of, result_by_passed, result_of
 from node.outputs import Outputs
 from node.runners.frames import Failed, Finished, Printed, Progressed
 from schemas import limits, subjects
 from schemas.codec import encode
-from schemas.errors import FogError, StoreRefused
+from schemas.errors import FogError, StoreRefused, Unreachable
 from schemas.event import TaskEvent
 from schemas.logs import fields
 from schemas.pull import ack
@@ -28,9 +29,9 @@ from schemas.task import OutcomeKind, Result
 log = logging.getLogger("fog.node.recorder")
 
 HEADERS_ROOM = 512  # bytes of a message's limit that its headers may take
+STORE_AGAIN_S = (0.5, 10.0)  # first and longest wait before a large part of a result is stored again
 AGAIN_S = 5.0  # until what the broker refused (a full stream) is tried again
 TOO_LARGE = 10054  # the err_code of a message that is larger than its stream allows
-CANCELLED, DROPPED, TIMEOUT = "cancelled", "dropped", "timeout"
 STDERR_SHOWN = 600  # characters of a failed command's stderr that its error carries
 
 
@@ -165,13 +166,27 @@ class Recorder:
             self._spawn(self._blobs.release(inputs_of(attempt.task)))
 
     async def _store_then_post(self, attempt: Attempt, message: Finished) -> None:
-        try:
-            done = await self._blobs.store(message)
-        except FogError as error:
-            why = f"its result could not be stored: {error.message}"
-            self._post_outcome(attempt, Ending(OutcomeKind.FAILED, "failed", why, True))
-            return
+        """A broker that does not answer is asked again, as for any result."""
+        wait_s = STORE_AGAIN_S[0]
+        while True:
+            try:
+                done = await self._blobs.store(message)
+                break
+            except Unreachable as error:
+                log.warning("cannot store a result yet", extra=fields(task=attempt.task.id, error=error.message))
+                await asyncio.sleep(random.uniform(0.5, 1.0) * wait_s)
+                wait_s = min(STORE_AGAIN_S[1], 2 * wait_s)
+            except Exception as error:
+                said = error.message if isinstance(error, FogError) else f"{type(error).__name__}: {error}"
+                why = f"its result could not be stored: {said}"
+                self._post_outcome(attempt, Ending(OutcomeKind.FAILED, "failed", why, True))
+                return
         self._post_result(attempt, done)
+
+    async def all_posted(self, timeout_s: float) -> None:
+        """Wait, at most so long, until what is being stored apart is stored and its results are on their way."""
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=timeout_s)
 
     def _post_result(self, attempt: Attempt, done: Done) -> None:
         data = self._fitting(result_of(attempt, done, self._context.node))
@@ -235,10 +250,9 @@ class Recorder:
         log.error("an outcome was refused, trying again", extra=fields(task=attempt.task.id, error=answer.message))
         asyncio.get_running_loop().call_later(AGAIN_S, self._post, attempt, data)
 
-    def _ack(self, replies: tuple[str, ...]) -> None:
-        for reply in replies:
-            if reply:
-                ack(self._context.bus, reply)
+    def _ack(self, reply: str) -> None:
+        if reply:
+            ack(self._context.bus, reply)
 
     def _spawn(self, work: object) -> None:
         task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type,var-annotated]

@@ -22,10 +22,10 @@ class Place(Enum):
 class Attempt(Struct, eq=False):
     """One placement of a task that this node holds.
 
-    `reply` acks its WORK message, `also` are replies of other messages that its end settles too. `rank` orders the queue:
-    higher priority first, then the older task, then the earlier message. `pace` names what its duration is learned by. `key`
-    names its latest handing over to a runner; `inputs` are the fetched bytes of the blobs that it refers to, in order
-    (`fetched`: some of them from the object store). `alone`: nothing else is to be on its runner.
+    `reply` acks its WORK message. `rank` orders the queue: higher priority first, then the older task, then the earlier
+    message. `pace` names what its duration is learned by. `key` names its latest handing over to a runner; `inputs` are the
+    fetched bytes of the blobs that it refers to, in order (`fetched`: some of them from the object store). `alone`: nothing
+    else is to be on its runner.
     """
 
     task: Task
@@ -35,7 +35,6 @@ class Attempt(Struct, eq=False):
     rank: tuple[int, float, int]
     pace: str
     place: Place = Place.QUEUED
-    also: tuple[str, ...] = ()
     estimate_s: float = 0.0
     key: int = 0
     started_at: float = 0.0
@@ -66,5 +65,5 @@ class Taken(Enum):
 
     NEW = "new"  # queue or fetch it
     ADOPTED = "adopted"  # a redelivery of what is here: its reply counts from now on, nothing is started
-    REBASED = "rebased"  # a newer placement of what runs here: it goes on under the new number
+    REBASED = "rebased"  # a newer placement of what waits or runs here: it goes on under the new number
     SETTLED = "settled"  # over or outdated: ack it again, start nothing

@@ -36,8 +36,7 @@ class Desk:
         """Judge a message that arrived; returns what became of it and the reply to ack now (``""``: none).
 
         - What is held, or closing, under the same number: the new reply is adopted.
-        - A higher number of a task that waits replaces it; of one that runs, the running one goes on under the new number.
-          Either way the older message is settled by the newer one.
+        - A higher number of what waits or runs: that goes on under the new number, and the older message is settled.
         - A lower number than the held or closing one, or what has ended here: acked again.
         """
         task, number = new.task.id, new.placement
@@ -63,12 +62,8 @@ class Desk:
             return Taken.SETTLED, new.reply
         older = held.reply
         self.recent.add(held.task.id, held.placement, final=False)
-        if held.place is Place.LINED:
-            held.work, held.reply, held.seq = new.work, new.reply, new.seq
-            return Taken.REBASED, older
-        held.place = Place.GONE
-        self.held[new.task.id] = new
-        return Taken.NEW, older
+        held.work, held.reply, held.seq = new.work, new.reply, new.seq
+        return Taken.REBASED, older
 
     def queue(self, attempt: Attempt) -> None:
         """Let a held attempt wait for its turn (again)."""
@@ -127,7 +122,12 @@ class Desk:
     def doom(self, lane: Lane, why: str) -> list[Attempt]:
         """The lane's runner is being stopped: all but its head go back to the queue, as if never handed over."""
         lane.doom = why
+        lane.doomed = lane.line[0].placement if lane.line else 0
         return self.unline(lane)
+
+    def renewed(self, lane: Lane, head: Attempt) -> bool:
+        """Whether the buried head has come again under a newer number while its lane was being stopped."""
+        return head.placement != lane.doomed
 
     def unline(self, lane: Lane) -> list[Attempt]:
         """Take back what stands behind the lane's head, in order; also of a head that has not begun yet, the rest."""
@@ -199,25 +199,33 @@ class Desk:
 
     def close(self, attempt: Attempt) -> None:
         """It is over; its result or outcome is on the way to the store."""
-        if self.held.get(attempt.task.id) is attempt:
-            del self.held[attempt.task.id]
+        task = attempt.task.id
+        if self.held.get(task) is attempt:
+            del self.held[task]
         attempt.place = Place.CLOSING
-        self.closing.setdefault(attempt.task.id, []).append(attempt)
+        closing = self.closing.get(task)
+        if closing is None:
+            self.closing[task] = [attempt]
+        else:
+            closing.append(attempt)
 
-    def settle(self, attempt: Attempt, final: bool) -> tuple[str, ...]:
-        """What it came to is certain; returns the replies to ack. `final`: the task is over, not only this placement."""
+    def settle(self, attempt: Attempt, final: bool) -> str:
+        """What it came to is certain; returns the reply to ack. `final`: the task is over, not only this placement."""
         self.forget(attempt)
-        self.recent.add(attempt.task.id, attempt.placement, final)
-        return (attempt.reply, *attempt.also)
+        self.recent.add(attempt.task.id, attempt.work.history.placement, final)
+        return attempt.reply
 
     def forget(self, attempt: Attempt) -> None:
         """Hold it no longer, and remember nothing: should it come again, it is new."""
         attempt.place = Place.GONE
-        if self.held.get(attempt.task.id) is attempt:
-            del self.held[attempt.task.id]
-        rest = [a for a in self.closing.pop(attempt.task.id, ()) if a is not attempt]
-        if rest:
-            self.closing[attempt.task.id] = rest
+        task = attempt.task.id
+        if self.held.get(task) is attempt:
+            del self.held[task]
+        closing = self.closing.get(task)
+        if closing is not None and attempt in closing:
+            closing.remove(attempt)
+            if not closing:
+                del self.closing[task]
 
     # Looking.
 

@@ -9,6 +9,9 @@ from node.core.attempts import Attempt
 from schemas import limits
 from schemas.task import AttemptError, Blob, History, ItemError, MapRun, Outcome, OutcomeKind, Result, ResultState
 
+# Why what runs is stopped; any other reason hands it back.
+CANCELLED, DROPPED, TIMEOUT = "cancelled", "dropped", "timeout"
+
 # An empty Raw is no JSON: msgspec leaves a field out only when it holds the default itself.
 NO_VALUE = Result("", "", ResultState.SUCCEEDED).value
 

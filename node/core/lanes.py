@@ -30,7 +30,8 @@ class Room(Struct, frozen=True):
 class Lane(Struct, eq=False):
     """One runner's line. The head runs from `since` on (None: its runner is still starting).
 
-    `doom`: why it is being stopped. `slow`: its head was thought quick and is not, so nothing is lined up behind it.
+    `doom`: why it is being stopped, `doomed` its head's placement then. `slow`: its head was thought quick and is not, so
+    nothing is lined up behind it.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Lane(Struct, eq=False):
     load_s: float = 0.0
     since: float | None = None
     doom: str = ""
+    doomed: int = 0
     slow: bool = False
 
 

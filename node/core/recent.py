@@ -13,10 +13,14 @@ class Recent:
 
     def add(self, task: str, placement: int, final: bool) -> None:
         """Remember that `placement` is over; `final`: the task has its result, or is not wanted any more."""
-        before = self._ended.pop(task, (0, False))
-        if len(self._ended) >= RECENT_MAX:
-            del self._ended[next(iter(self._ended))]
-        self._ended[task] = (max(placement, before[0]), final or before[1])
+        ended = self._ended
+        before = ended.pop(task, None)
+        if before is not None:
+            ended[task] = (max(placement, before[0]), final or before[1])
+            return
+        if len(ended) >= RECENT_MAX:
+            del ended[next(iter(ended))]
+        ended[task] = (placement, final)
 
     def settles(self, task: str, placement: int) -> bool:
         """Whether this placement needs no start: it, a later one, or the task itself is over."""

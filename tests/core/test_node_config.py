@@ -84,3 +84,32 @@ def test_by_default_a_node_offers_all_cores_half_of_its_memory_and_a_slot_a_core
     assert (offer.cores, offer.memory_mb, offer.slots, offer.kinds) == (4.0, 4000, 4, ("function", "map"))
     offer = offer_of(Settings(cores=0.5, memory_mb=100, allow=("command",)), DeviceCapabilities(), ())
     assert (offer.cores, offer.memory_mb, offer.slots, offer.kinds) == (0.5, 100, 1, ("function", "map", "command"))
+
+
+@pytest.mark.parametrize("name", ["FOG_NODE_LABLES", "FOG_NODE_IMPORTS", "FOG_NODE_"])
+def test_a_variable_that_is_no_setting_is_refused_by_name(name: str) -> None:
+    with pytest.raises(BadInput) as error:
+        of(env={name: "x"})
+    assert name in error.value.message
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
+def test_a_number_that_is_none_is_refused(number: str) -> None:
+    with pytest.raises(BadInput) as error:
+        of(f"--cores={number}")
+    assert "cores" in error.value.message
+
+
+@pytest.mark.parametrize(("text", "field"), [("labels = ['a']", "labels"), ("device = 5", "device")])
+def test_a_table_of_the_file_that_is_none_is_named_whatever_is_added_to_it(
+    tmp_path: Path, text: str, field: str
+) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    with pytest.raises(BadInput) as error:
+        of("--config", str(file), "--label", "a=b", "--device", "has_gpu=true")
+    assert field in error.value.message
+
+
+def test_empty_places_in_a_list_of_the_environment_count_for_nothing() -> None:
+    assert of(env={"FOG_NODE_IMPORT": "a, b,,"}).imports == ("a", "b")

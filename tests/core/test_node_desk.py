@@ -207,7 +207,7 @@ def test_a_redelivery_of_what_is_held_adopts_the_new_reply_and_starts_nothing() 
     held = desk.held["t"]
     desk.close(held)
     assert arrive(desk, attempt("t", seq=9)) == (Taken.ADOPTED, "")
-    assert desk.settle(held, final=True) == ("reply-t-1-9",)
+    assert desk.settle(held, final=True) == "reply-t-1-9"
 
 
 def test_a_redelivery_of_what_has_ended_is_acked_again() -> None:
@@ -217,15 +217,17 @@ def test_a_redelivery_of_what_has_ended_is_acked_again() -> None:
     assert desk.take(again) == (Taken.SETTLED, again.reply)
 
 
-def test_a_newer_placement_of_a_waiting_task_replaces_it() -> None:
+def test_a_newer_placement_of_a_waiting_task_keeps_its_turn_and_its_inputs_under_the_new_number() -> None:
     desk = Desk(Room(1, 1.0, 1000))
     arrive(desk, attempt("blocker", seq=1))
     desk.assign()
     older = attempt("t", 1, seq=2)
     arrive(desk, older)
-    newer = attempt("t", 4, seq=3)
-    assert arrive(desk, newer) == (Taken.NEW, older.reply)
-    assert desk.waiting() == [newer]
+    older.inputs, older.fetched = (b"fetched",), True
+    older_reply, newer = older.reply, attempt("t", 4, seq=3)
+    assert arrive(desk, newer) == (Taken.REBASED, older_reply)
+    assert desk.waiting() == [older]
+    assert (older.placement, older.reply, older.inputs, older.fetched) == (4, newer.reply, (b"fetched",), True)
 
 
 def test_a_newer_placement_of_a_running_task_lets_it_go_on_under_the_new_number() -> None:

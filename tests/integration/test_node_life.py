@@ -207,6 +207,20 @@ async def test_a_task_that_was_cancelled_here_runs_when_it_is_placed_here_again(
     assert (await fleet.result(task)).placement == 3
 
 
+async def test_a_task_that_comes_again_while_it_is_being_cancelled_runs_after_all(fleet: Fleet) -> None:
+    """Moved away and back within the time that its process tree is given to end: the cancel meant the older placement."""
+    await fleet.node("n1", "--allow", "command")
+    script = "if mkdir first; then trap '' TERM; touch ready; sleep 600; sleep 600; else echo again; fi"
+    run = CommandRun(("sh", "-c", script))
+    task = await fleet.place(run)
+    await until((fleet.folder / "ready").exists)
+    await fleet.command("cancel", task=task.id)
+    await fleet.place(run, task=task.id, history=History(placement=3, attempts=1))
+    result = await fleet.result(task, 5.0)
+    assert (result.placement, result.attempts, result.stdout) == (3, 2, "again\n")
+    await fleet.until_acked()
+
+
 async def test_cancel_of_a_queued_task_is_done_at_once(fleet: Fleet) -> None:
     await fleet.node("n1", "--slots", "1")
     await fleet.place(LONG)
@@ -379,6 +393,33 @@ async def test_a_daemon_that_is_told_to_go_lets_short_work_finish(fleet: Fleet) 
     assert (await fleet.result(task)).state is ResultState.SUCCEEDED
     await until(lambda: node.poll() is not None)
     await fleet.until_acked()
+
+
+async def test_a_daemon_that_is_told_to_go_stores_a_large_result_first(fleet: Fleet) -> None:
+    source = (
+        "import node, time\n@node.function\ndef large() -> bytes:\n    time.sleep(0.5)\n    return b'x' * (64 << 20)\n"
+    )
+    (fleet.folder / "own.py").write_text(source)
+    node = await fleet.node("n1", "--import", "own")
+    task = await fleet.place(FunctionRun("large"))
+    await until(lambda: fleet.events)
+    node.send_signal(signal.SIGTERM)
+    result = await fleet.result(task)
+    assert result.blob is not None and result.blob.size == 64 << 20
+    await until(lambda: node.poll() is not None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_daemon_whose_modules_are_still_being_imported_can_be_told_to_go(fleet: Fleet, number: int) -> None:
+    source = "import time, pathlib\npathlib.Path('importing').touch()\ntime.sleep(600)\n"
+    (fleet.folder / "endless.py").write_text(source)
+    node = fleet.start_node("n1", "--import", "endless")
+    await until((fleet.folder / "importing").exists)
+    pids = [pid for pid, _ in tree.below(node.pid)]
+    node.send_signal(number)
+    await until(lambda: node.poll() is not None, 3.0)
+    assert node.returncode == 0
+    await all_gone(pids)
 
 
 async def test_a_daemon_without_a_broker_waits_and_can_be_told_to_go(fleet: Fleet) -> None:

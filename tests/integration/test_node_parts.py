@@ -1,0 +1,255 @@
+"""Parts of the daemon by themselves: what they do when this process stood still, the store is away, or things cross."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from node import intake, recorder
+from node.blobs import Blobs
+from node.core.attempts import Attempt, Place, attempt_of
+from node.core.desk import Desk
+from node.core.endings import Done
+from node.core.lanes import Room
+from node.executor import Executor
+from node.identity import Identity
+from node.intake import Intake
+from node.member import Member
+from node.orders import Orders
+from node.recorder import Recorder
+from node.runners.frames import PAYLOAD_MAX, Failed, Finished, Printed, Progressed
+from schemas.device import DeviceCapabilities
+from schemas.errors import BadInput, FogError, Unreachable
+from schemas.loop import run
+from schemas.task import Blob, FileArg, FunctionRun, History, Task, Work
+from tests.integration.node_fleet import ROOT, until
+
+MARK = """
+import time
+import node
+
+@node.function
+def mark(path: str, hold_s: float) -> None:
+    with open(path, "a") as file:
+        file.write("x")
+    time.sleep(hold_s)
+"""
+
+
+def attempt(task: str, run: FunctionRun | None = None, placement: int = 1) -> Attempt:
+    made = Task(task, "me", run or FunctionRun("echo", Raw(b"[1]")))
+    return attempt_of(made, Work(Raw(b"{}"), History(placement=placement)), 1, f"reply-{task}")
+
+
+class Ends:
+    """A sink that keeps what came of each."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.ends: list[tuple[str, str]] = []
+
+    def _end(self, attempt: Attempt, how: str) -> None:
+        self.ends.append((attempt.task.id, how))
+        self.desk.close(attempt)
+
+    def started(self, attempt: Attempt) -> None:
+        pass
+
+    def printed(self, attempt: Attempt, message: Printed | Progressed) -> None:
+        pass
+
+    def finished(self, attempt: Attempt, message: Finished) -> None:
+        self._end(attempt, "finished")
+
+    def failed(self, attempt: Attempt, message: Failed) -> None:
+        self._end(attempt, message.error)
+
+    def died(self, attempt: Attempt, how: str, began: bool) -> None:
+        self._end(attempt, how)
+
+    def stopped(self, attempt: Attempt, why: str, began: bool) -> None:
+        self._end(attempt, why)
+
+
+def test_what_was_answered_while_the_daemon_stood_still_is_heard_before_the_clock_judges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the daemon's own event loop: it must read sockets before it runs what is due by the clock."""
+    (tmp_path / "marks.py").write_text(MARK)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path}")
+
+    async def main() -> None:
+        desk = Desk(Room(1, 1.0, 1000))
+        sink = Ends(desk)
+        executor = Executor(desk, ("marks",), sink)
+
+        def place(name: str, hold_s: float) -> None:
+            args = b'["%s",%f]' % (str(tmp_path / "marks").encode(), hold_s)
+            one = attempt(name, FunctionRun("mark", Raw(args)))
+            assert desk.take(one)[0].value == "new"
+            desk.queue(one)
+            executor.pump()
+
+        await executor.pool.hello()
+        place("warm", 0.0)
+        await until(lambda: len(sink.ends) == 1)
+        (tmp_path / "marks").unlink()
+        for i in range(20):
+            place(f"t{i}", 0.05 if i == 0 else 0.0)
+        await until((tmp_path / "marks").exists)
+        assert sink.ends == [("warm", "finished")], "the line is under way"
+        time.sleep(0.3)  # noqa: ASYNC251 - this process stands still; the runner goes on
+        await until(lambda: len(sink.ends) == 21)
+        assert {how for _, how in sink.ends} == {"finished"}
+        assert (tmp_path / "marks").read_text() == "x" * 20, "each ran once"
+        await executor.pool.close()
+
+    run(main())
+
+
+async def test_at_the_deadline_of_a_drain_what_stood_behind_a_running_one_is_handed_back_too() -> None:
+    desk = Desk(Room(1, 1.0, 1000))
+    desk.pace.learn("echo", 0.0001, 1)
+    for name in ("head", "behind"):
+        one = attempt(name)
+        desk.take(one)
+        desk.queue(one)
+    ((lane, _),) = desk.assign()
+    desk.begin(lane, 0.0)
+    executor: Any = SimpleNamespace(stop_all=lambda why: desk.doom(lane, why))
+    returned: list[tuple[str, str]] = []
+    recorder: Any = SimpleNamespace(returned=lambda a, why, began: returned.append((a.task.id, why)))
+    context: Any = SimpleNamespace(closed_to="")
+    orders = Orders(context, desk, executor, recorder, lambda _full: None, lambda _term: None)
+    orders.close_to("moving")
+    assert returned == [], "quick work in line may finish"
+    orders.stop_all("moving")
+    assert returned == [("behind", "moving")]
+
+
+async def test_a_placement_that_came_after_the_registration_was_sent_is_not_dropped_by_its_answer() -> None:
+    desk = Desk(Room(1, 1.0, 1000))
+    one = attempt("t", placement=1)
+    desk.take(one)
+    desk.queue(one)
+    dropped: list[str] = []
+    executor: Any = SimpleNamespace(stop=lambda _task, _why: False)
+    recorder: Any = SimpleNamespace(dropped=lambda a: dropped.append(a.task.id))
+    context: Any = SimpleNamespace(closed_to="")
+    orders = Orders(context, desk, executor, recorder, lambda _full: None, lambda _term: None)
+    (said,) = desk.report()
+    desk.take(attempt("t", placement=2))
+    orders.drop(said.task, said.placement)
+    assert dropped == []
+    (said,) = desk.report()
+    orders.drop(said.task, said.placement)
+    assert dropped == ["t"]
+
+
+class Away:
+    """Blobs of a store that is away at first."""
+
+    def __init__(self, times: int, error: Exception) -> None:
+        self.left, self.error = times, error
+
+    def _answer(self) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            raise self.error
+
+    async def fetch(self, blobs: tuple[Blob, ...]) -> tuple[bytes, ...]:
+        self._answer()
+        return tuple(b"content" for _ in blobs)
+
+    async def store(self, message: Finished) -> Done:
+        self._answer()
+        return Done(message.duration_s)
+
+
+def taking_in(blobs: Any, unfit: list[str]) -> tuple[Intake, Desk]:
+    desk = Desk(Room(1, 1.0, 1000))
+    offer = SimpleNamespace(functions=())
+    bus = SimpleNamespace(when_back=lambda _fn: None)
+    context: Any = SimpleNamespace(node="n1", bus=bus, offer=offer, closed_to="")
+    executor: Any = SimpleNamespace(pump=lambda: None)
+    recorder: Any = SimpleNamespace(unfit=lambda _a, why: unfit.append(why))
+    return Intake(context, desk, executor, recorder, blobs), desk
+
+
+LARGE = FunctionRun("sha256", Raw(b"[null]"), (FileArg(0, Blob(300_000, None, "sha256-x")),))
+
+
+async def test_an_input_that_an_absent_broker_does_not_give_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "FETCH_AGAIN_S", 0.01)
+    unfit: list[str] = []
+    taking, _ = taking_in(Away(2, Unreachable("away")), unfit)
+    one = attempt("t", LARGE)
+    one.place = Place.FETCHING
+    await taking._fetch(one)
+    assert (one.place, one.inputs, unfit) == (Place.QUEUED, (b"content",), [])
+
+
+@pytest.mark.parametrize(("error", "says"), [(Unreachable("away"), "away"), (KeyError("chunks"), "KeyError: 'chunks'")])
+async def test_an_input_that_cannot_be_had_ends_the_attempt_whatever_the_reason(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+) -> None:
+    monkeypatch.setattr(intake, "FETCH_AGAIN_S", 0.001)
+    unfit: list[str] = []
+    taking, _ = taking_in(Away(99, error), unfit)
+    one = attempt("t", LARGE)
+    one.place = Place.FETCHING
+    await taking._fetch(one)
+    assert unfit == [f"an input could not be fetched: {says}"]
+
+
+async def test_inputs_beyond_all_bounds_are_refused_before_they_are_fetched() -> None:
+    objects: Any = None
+    with pytest.raises(BadInput, match="more than a node takes"):
+        await Blobs(objects).fetch((Blob(PAYLOAD_MAX, None, "sha256-x"), Blob(1, None, "sha256-y")))
+
+
+@pytest.mark.parametrize(("error", "comes"), [(Unreachable("away"), "posted"), (KeyError("x"), "KeyError: 'x'")])
+async def test_a_large_result_is_stored_when_the_broker_is_back(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, comes: str
+) -> None:
+    monkeypatch.setattr(recorder, "STORE_AGAIN_S", (0.001, 0.01))
+    blobs: Any = Away(3, error)
+    context: Any = SimpleNamespace(node="n1", bus=SimpleNamespace(max_payload=1 << 20))
+    outputs: Any = None
+    recording = Recorder(context, Desk(Room(1, 1.0, 1000)), outputs, blobs)
+    came: list[str] = []
+    monkeypatch.setattr(recording, "_post_result", lambda _a, _done: came.append("posted"))
+    monkeypatch.setattr(recording, "_post_outcome", lambda _a, ending: came.append(ending.error))
+    await recording._store_then_post(attempt("t"), Finished(1, 0.1, b"1"))
+    assert len(came) == 1 and comes in came[0]
+
+
+async def test_a_look_at_the_device_that_fails_is_not_the_end_of_the_daemon() -> None:
+    looks = 0
+
+    async def look() -> DeviceCapabilities:
+        nonlocal looks
+        looks += 1
+        if looks < 3:
+            raise RuntimeError("can't start new thread")
+        return DeviceCapabilities(cpu_cores=99)
+
+    context: Any = SimpleNamespace(node="n1")
+    other: Any = None
+    member = Member(context, other, other, DeviceCapabilities(), other, look, 0.01, lambda _gone: None)
+    async with asyncio.timeout(2):
+        await member._until_changed()
+    assert looks == 3
+
+
+def test_a_key_that_is_gone_is_told_by_the_name_of_its_file(tmp_path: Path) -> None:
+    identity = Identity(tmp_path)
+    (tmp_path / "node.key").unlink()
+    with pytest.raises(FogError, match=r"node\.key"):
+        identity.sign("n1", "s", "challenge")
