@@ -12,7 +12,7 @@ from coordinator.inbound import Bad
 from coordinator.lease import Lease
 from schemas import jetstream
 from schemas.bus import Bus
-from schemas.errors import FogError
+from schemas.errors import BrokerUnfit, FogError
 from schemas.logs import fields
 from schemas.store import Store
 from schemas.target import Target
@@ -41,6 +41,7 @@ class Service:
         bus = await self._connect()
         if bus is None:
             return
+        bus.when_closed(self.stop)
         leases = Store(bus)
         try:
             await self._prepare(bus)
@@ -49,6 +50,8 @@ class Service:
         finally:
             leases.close()
             await bus.close()
+        if bus.closed_for:
+            raise BrokerUnfit(f"the broker ended the connection: {bus.closed_for}", hint="start the coordinator again")
 
     async def _connect(self) -> Bus | None:
         connecting = asyncio.ensure_future(
