@@ -19,7 +19,7 @@ def inputs_of(task: Task) -> tuple[Blob, ...]:
     """The blobs that a task's call needs, in the order in which the runner gets them."""
     run = task.run
     if isinstance(run, FunctionRun):
-        return tuple(file.blob for file in run.files)
+        return tuple([file.blob for file in run.files]) if run.files else ()
     if isinstance(run, MapRun):
         return (run.packed,) if run.packed is not None else run.files
     assert isinstance(run, CommandRun)
@@ -88,13 +88,15 @@ def is_small(message: Finished) -> bool:
     """Whether nothing of it has to be stored apart."""
     if len(message.value) > limits.INLINE_MAX or len(message.blob or b"") > limits.INLINE_MAX:
         return False
-    return sum(len(data or b"") for data in message.blobs or ()) <= limits.INLINE_MAX
+    return not message.blobs or sum(len(data or b"") for data in message.blobs) <= limits.INLINE_MAX
 
 
 def inline(message: Finished) -> Done:
     """What finished, all of it inline."""
     blob = None if message.blob is None else Blob(len(message.blob), message.blob)
-    blobs = tuple(None if data is None else Blob(len(data), data) for data in message.blobs or ())
+    if not message.blobs:
+        return done_of(message, message.value, blob, False, ())
+    blobs = tuple([None if data is None else Blob(len(data), data) for data in message.blobs])
     return done_of(message, message.value, blob, False, blobs)
 
 

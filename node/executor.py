@@ -135,7 +135,7 @@ class Executor:
         if not lane.line or lane.line[0].key != message.key:
             return  # withdrawn
         head = lane.line[0]
-        if isinstance(message, Printed | Progressed):
+        if isinstance(message, Printed) or isinstance(message, Progressed):  # noqa: SIM101 - a union is made anew each time
             self._sink.printed(head, message)
             return
         following = self.desk.advance(lane, self._loop.time(), message.duration_s)

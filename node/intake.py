@@ -21,7 +21,7 @@ from schemas.limits import NODE_QUEUE_MAX, WORK_ACK_WAIT_S, WORK_PROGRESS_S
 from schemas.logs import fields
 from schemas.pull import Message, Puller, ack, progress
 from schemas.streams import WORK
-from schemas.task import Blob, CommandRun, FunctionRun, Task, TaskHead, Work
+from schemas.task import Blob, CommandRun, FunctionRun, MapRun, Task, TaskHead, Work
 
 log = logging.getLogger("fog.node.intake")
 
@@ -100,7 +100,8 @@ class Intake:
         except (BadInput, ValueError, IndexError) as error:
             self._bad(message, error)
             return
-        self._context.seen_seq = max(self._context.seen_seq, seq)
+        if seq > self._context.seen_seq:
+            self._context.seen_seq = seq
         try:
             task = _task(work.task)
         except BadInput as error:
@@ -175,7 +176,7 @@ class Intake:
     def _problem(self, task: Task) -> str:
         """Why this node can never run it, or "" when it can."""
         run, offer = task.run, self._context.offer
-        kind = "command" if isinstance(run, CommandRun) else "function" if isinstance(run, FunctionRun) else "map"
+        kind = "function" if isinstance(run, FunctionRun) else "map" if isinstance(run, MapRun) else "command"
         if kind not in offer.kinds:
             hint = " (its owner can: --allow command)" if kind == "command" else ""
             return f"this node does not run {kind} tasks{hint}"

@@ -6,7 +6,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from schemas.task import CommandRun, MapRun, Task, Work
+from schemas.task import FunctionRun, MapRun, Task, Work
 
 
 class Place(Enum):
@@ -23,9 +23,9 @@ class Attempt(Struct, eq=False):
     """One placement of a task that this node holds.
 
     `reply` acks its WORK message. `rank` orders the queue: higher priority first, then the older task, then the earlier
-    message. `pace` names what its duration is learned by. `key` names its latest handing over to a runner; `inputs` are the
-    fetched bytes of the blobs that it refers to, in order (`fetched`: some of them from the object store). `alone`: nothing
-    else is to be on its runner.
+    message. `pace` names what its duration is learned by; `items` is how many calls it is. `key` names its latest handing
+    over to a runner; `inputs` are the fetched bytes of the blobs that it refers to, in order (`fetched`: some of them from
+    the object store). `alone`: nothing else is to be on its runner.
     """
 
     task: Task
@@ -34,6 +34,7 @@ class Attempt(Struct, eq=False):
     reply: str
     rank: tuple[int, float, int]
     pace: str
+    items: int = 1
     place: Place = Place.QUEUED
     estimate_s: float = 0.0
     key: int = 0
@@ -47,17 +48,17 @@ class Attempt(Struct, eq=False):
         """The number of this move of the task."""
         return self.work.history.placement
 
-    @property
-    def items(self) -> int:
-        """How many calls it is: the items of a map chunk, else 1."""
-        return self.task.run.count if isinstance(self.task.run, MapRun) else 1
-
 
 def attempt_of(task: Task, work: Work, seq: int, reply: str) -> Attempt:
     """The attempt that a decoded WORK message asks for."""
-    run = task.run
-    pace = "command" if isinstance(run, CommandRun) else f"map:{run.name}" if isinstance(run, MapRun) else run.name
-    return Attempt(task, work, seq, reply, (-task.priority, work.history.submitted_at, seq), pace)
+    run, items = task.run, 1
+    if isinstance(run, FunctionRun):
+        pace = run.name
+    elif isinstance(run, MapRun):
+        pace, items = f"map:{run.name}", run.count
+    else:
+        pace = "command"
+    return Attempt(task, work, seq, reply, (-task.priority, work.history.submitted_at, seq), pace, items)
 
 
 class Taken(Enum):

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-RECENT_MAX = 4_096  # tasks remembered
+RECENT_MAX = 4_096  # tasks remembered at least, and twice as many at most
 
 
 class Recent:
-    """The last ended placement of each task, and whether it ended the task for good."""
+    """The last ended placement of each task, and whether it ended the task for good.
+
+    Two generations, so that forgetting costs nothing: when the younger is full, the elder is let go.
+    """
 
     def __init__(self) -> None:
-        self._ended: dict[str, tuple[int, bool]] = {}
+        self._young: dict[str, tuple[int, bool]] = {}
+        self._old: dict[str, tuple[int, bool]] = {}
 
     def add(self, task: str, placement: int, final: bool) -> None:
         """Remember that `placement` is over; `final`: the task has its result, or is not wanted any more."""
-        ended = self._ended
-        before = ended.pop(task, None)
+        before = self._young.get(task) or self._old.get(task)
         if before is not None:
-            ended[task] = (max(placement, before[0]), final or before[1])
-            return
-        if len(ended) >= RECENT_MAX:
-            del ended[next(iter(ended))]
-        ended[task] = (placement, final)
+            placement, final = max(placement, before[0]), final or before[1]
+        if len(self._young) >= RECENT_MAX:
+            self._young, self._old = {}, self._young
+        self._young[task] = (placement, final)
 
     def settles(self, task: str, placement: int) -> bool:
         """Whether this placement needs no start: it, a later one, or the task itself is over."""
-        ended = self._ended.get(task)
+        ended = self._young.get(task) or self._old.get(task)
         return ended is not None and (ended[1] or placement <= ended[0])

@@ -273,10 +273,23 @@ def test_what_was_dropped_is_new_when_it_comes_again() -> None:
 
 def test_what_ended_is_remembered_for_the_latest_tasks_only() -> None:
     recent = Recent()
-    for i in range(RECENT_MAX + 1):
+    recent.add("first", 1, final=True)
+    for i in range(RECENT_MAX):
         recent.add(f"t{i}", 1, final=True)
-    assert not recent.settles("t0", 1)
-    assert recent.settles("t1", 1)
+    assert recent.settles("first", 1)
+    for i in range(RECENT_MAX):
+        recent.add(f"u{i}", 1, final=True)
+    assert not recent.settles("first", 1)
+    assert all(recent.settles(f"u{i}", 1) for i in range(RECENT_MAX))
+
+
+def test_what_ends_again_is_remembered_by_all_that_is_known_of_it() -> None:
+    recent = Recent()
+    recent.add("t", 3, final=False)
+    for i in range(RECENT_MAX):
+        recent.add(f"t{i}", 1, final=True)
+    recent.add("t", 2, final=False)
+    assert recent.settles("t", 3) and not recent.settles("t", 4)
 
 
 def test_an_older_placement_that_ends_late_takes_nothing_back() -> None:
