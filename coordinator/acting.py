@@ -233,3 +233,4 @@ class Acting:
         self.api.stop()
         if self._lease.valid:
             await self.events.drain(1.0)
+        self.events.close()

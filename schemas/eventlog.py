@@ -3,6 +3,9 @@
 Events go out without asking for an answer; the last of each batch asks. The broker handles one connection's messages to
 a stream in order, so its answer confirms the batch. Without one (a reconnect, a broker that restarts) the batch is said
 again; ids made from what happened (``Nats-Msg-Id``) keep it from being stored twice within the duplicate window.
+
+FOG_EVENTS may be persisted a few milliseconds after it confirms. So what was confirmed lately is kept, and said again after
+every reconnect: a broker that was killed with it stores it then, any other knows it by its ids.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ log = logging.getLogger("fog.events")
 BATCH = 500  # events of one batch
 GATHER_S = 0.02  # events wait this long for company: a stored message costs the broker a fifth when it comes in a row
 ROOM = 1024  # bytes of a message's limit that its subject and headers may take
+SAID_KEPT_S = 2.0  # confirmed events are kept this long, a hundred times what the broker takes to persist them, and
+SAID_KEPT = 10_000  # at most so many
 KEPT = 20_000  # unconfirmed events kept while the broker does not answer; older ones are dropped and counted
 
 
@@ -37,6 +42,8 @@ class EventLog:
         self._confirming: list[tuple[str, bytes, str]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
+        self._said: deque[tuple[float, tuple[str, bytes, str]]] = deque(maxlen=SAID_KEPT)
+        bus.when_back(self._say_again)
         self._time = (0, "")
         self.term = 0
         self.lost = 0
@@ -100,10 +107,34 @@ class EventLog:
                 self._confirm(batch)  # some of it may have gone with the old connection
                 return
             self._confirming = None
+            self._keep(batch)
             if self._due or len(self._pending) >= BATCH:
                 self._confirm()
 
         self._store.post(subject, body, key, on_answer)
+
+    def _keep(self, batch: list[tuple[str, bytes, str]]) -> None:
+        now = asyncio.get_running_loop().time()
+        said = self._said
+        said.extend((now, event) for event in batch)
+        while said[0][0] < now - SAID_KEPT_S:
+            said.popleft()
+
+    def _say_again(self) -> None:
+        room = KEPT - len(self._pending)
+        latest = [event for _, event in self._said][-room:] if room else []
+        self._pending.extendleft(reversed(latest))
+        self._said.clear()
+        self._on_timer()
+
+    def close(self) -> None:
+        """This source says no more."""
+        self._bus.no_longer(self._say_again)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether all that was said is confirmed."""
+        return self._confirming is None and not self._pending
 
     async def drain(self, timeout_s: float) -> bool:
         """Send what is left and wait for the broker's answers to all that the store holds; False after `timeout_s`."""

@@ -92,7 +92,9 @@ def _merged(there: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     """A stream as it should be: what we rely on is ours; limits, ages and more replicas are the operator's to set."""
     kept = {name: there[name] for name in OPERATORS if name in there}
     replicas = max(int(there.get("num_replicas", 1)), int(ours.get("num_replicas", 1)))
-    return {**there, **ours, **kept, "num_replicas": replicas}
+    # How a stream is persisted is settled when it is made.
+    changed = {name: value for name, value in ours.items() if name != "persist_mode"}
+    return {**there, **changed, **kept, "num_replicas": replicas}
 
 
 async def stream_info(bus: Bus, stream: str, *, subjects_filter: str = "", offset: int = 0) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from coordinator.broker import Broker
 from schemas import jetstream, streams, subjects
 from schemas.bus import Bus
 from schemas.errors import BadInput, Conflict, NoResponders, StoreRefused, Unreachable
+from schemas.event import TaskEvent
+from schemas.eventlog import EventLog
 from schemas.kv import Kv
 from schemas.objects import ObjectMissing, Objects
 from schemas.pull import Message, Puller
@@ -216,6 +218,33 @@ async def test_an_end_for_good_is_told_with_its_reason(bus: Bus) -> None:
         await ended.wait()
     assert "payload" in bus.closed_for.lower()
     assert not bus.connected
+
+
+async def test_no_event_is_lost_or_doubled_when_the_broker_is_killed(start_broker: Callable[..., Broker]) -> None:
+    """Also none that it had confirmed, but not yet written down."""
+    broker = start_broker("events")
+    bus = await Bus.connect(broker.target, name="test")
+    await jetstream.ensure_streams(bus)
+    store = Store(bus)
+    events = EventLog(bus, store, "/fog/coordinator/c")
+    for number in range(3_000):
+        events.emit("task.started", f"t{number}", f"t{number}.1.started", TaskEvent(f"t{number}", "u"), 1.0)
+        if number in (1_500, 2_000):
+            assert await events.drain(10)  # all confirmed
+            broker.kill()
+            broker = start_broker("events")
+            await eventually(lambda: bus.connected)
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    assert await events.drain(15)
+    await eventually(lambda: events.quiet)
+    kept = await jetstream.read_all(bus, streams.EVENTS, subjects.event("task.started", "*"))
+    assert sorted(message.subject for message in kept) == sorted(
+        subjects.event("task.started", f"t{number}") for number in range(3_000)
+    )
+    assert events.lost == 0
+    store.close()
+    await bus.close()
 
 
 async def test_a_request_to_nobody_fails_at_once_and_a_lost_answer_in_time(bus: Bus) -> None:
