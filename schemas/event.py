@@ -16,7 +16,7 @@ from schemas.device import DeviceCapabilities
 from schemas.task import AttemptError
 
 
-class NodeEvent(Struct, frozen=True, omit_defaults=True):
+class NodeEvent(Struct, frozen=True, gc=False, omit_defaults=True):
     """A node changed its state."""
 
     node: str
@@ -34,7 +34,7 @@ class NodeRegistered(Struct, frozen=True, omit_defaults=True):
     functions: tuple[str, ...] = ()
 
 
-class TaskEvent(Struct, frozen=True, omit_defaults=True):
+class TaskEvent(Struct, frozen=True, gc=False, omit_defaults=True):
     """A task changed its place or state. `moved_from`: the node that it was taken from."""
 
     task: str
@@ -47,7 +47,7 @@ class TaskEvent(Struct, frozen=True, omit_defaults=True):
     not_before: float = 0.0
 
 
-class TaskEnded(Struct, frozen=True, omit_defaults=True):
+class TaskEnded(Struct, frozen=True, gc=False, omit_defaults=True):
     """A task has its one result."""
 
     task: str
@@ -98,7 +98,7 @@ EVENTS: dict[str, tuple[type, str]] = {
 }
 
 
-class CloudEvent(Struct, frozen=True):
+class CloudEvent(Struct, frozen=True, gc=False):
     """The envelope: CloudEvents 1.0, JSON format, structured mode. `subject` is the id that the event is about."""
 
     id: str

@@ -29,7 +29,7 @@ TRANSIENT = frozenset(
 )  # JetStream is starting, has no leader, or is overloaded: try again
 
 
-class Ack(Struct, frozen=True):
+class Ack(Struct, frozen=True, gc=False):
     """The broker's word: stored in `stream` as `seq`. `duplicate`: the message id was known, `seq` is the earlier one's."""
 
     stream: str = ""
@@ -37,13 +37,13 @@ class Ack(Struct, frozen=True):
     duplicate: bool = False
 
 
-class _Error(Struct):
+class _Error(Struct, gc=False):
     code: int = 0
     err_code: int = 0
     description: str = ""
 
 
-class _PubAck(Struct):
+class _PubAck(Struct, gc=False):
     stream: str = ""
     seq: int = 0
     duplicate: bool = False

@@ -2,6 +2,8 @@
 
 A *task* is one unit of dispatch, an *attempt* one start of it on one node, a *placement* one move of it to a place
 (a node's queue or the waiting place). All times are seconds since 1970 unless they end in ``_s``, which are durations.
+
+These are trees, never cycles, and come by the ten thousand a second: the garbage collector need not look at them (`gc=False`).
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ Cores = Annotated[float, Meta(gt=0, le=4096)]
 Seconds = Annotated[float, Meta(gt=0, le=limits.TIMEOUT_MAX_S)]
 
 
-class Needs(Struct, frozen=True, omit_defaults=True):
+class Needs(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a node must have. Empty means no demand. `memory_mb` and `storage_mb` are MiB."""
 
     cores: Cores = 1.0
@@ -72,7 +74,7 @@ class Needs(Struct, frozen=True, omit_defaults=True):
     cluster: Annotated[str, Meta(pattern=r"^[a-z0-9-]{0,63}$")] = ""
 
 
-class Blob(Struct, frozen=True, omit_defaults=True):
+class Blob(Struct, frozen=True, gc=False, omit_defaults=True):
     """Bytes: inline in `data` when small, else the object `ref` (``sha256-<hex>``) of the artifacts store."""
 
     size: Annotated[int, Meta(ge=0)] = 0
@@ -80,14 +82,14 @@ class Blob(Struct, frozen=True, omit_defaults=True):
     ref: Annotated[str, Meta(max_length=80)] = ""
 
 
-class FileArg(Struct, frozen=True):
+class FileArg(Struct, frozen=True, gc=False):
     """Argument number `index` is bytes, `blob`; `args` holds null in its place."""
 
     index: Annotated[int, Meta(ge=0, le=255)]
     blob: Blob
 
 
-class FunctionRun(Struct, frozen=True, omit_defaults=True, tag="function", tag_field="kind"):
+class FunctionRun(Struct, frozen=True, gc=False, omit_defaults=True, tag="function", tag_field="kind"):
     """Call a function that the node offers. `args` is a JSON array."""
 
     name: Called
@@ -95,7 +97,7 @@ class FunctionRun(Struct, frozen=True, omit_defaults=True, tag="function", tag_f
     files: Annotated[tuple[FileArg, ...], Meta(max_length=256)] = ()
 
 
-class MapRun(Struct, frozen=True, omit_defaults=True, tag="map", tag_field="kind"):
+class MapRun(Struct, frozen=True, gc=False, omit_defaults=True, tag="map", tag_field="kind"):
     """Call a function once for each item: a chunk of the map job `job`, its items `first` up to `first + count`.
 
     The items are one of: `items`, a JSON array; `files`, a blob an item; `packed`, a blob that holds the JSON array.
@@ -110,7 +112,7 @@ class MapRun(Struct, frozen=True, omit_defaults=True, tag="map", tag_field="kind
     packed: Blob | None = None
 
 
-class CommandRun(Struct, frozen=True, omit_defaults=True, tag="command", tag_field="kind"):
+class CommandRun(Struct, frozen=True, gc=False, omit_defaults=True, tag="command", tag_field="kind"):
     """Run a program of the node, without a shell. Needs the owner's explicit yes (``--allow command``)."""
 
     argv: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.ARGV_MAX)]
@@ -122,7 +124,7 @@ class CommandRun(Struct, frozen=True, omit_defaults=True, tag="command", tag_fie
 Run = FunctionRun | MapRun | CommandRun
 
 
-class Retry(Struct, frozen=True, omit_defaults=True):
+class Retry(Struct, frozen=True, gc=False, omit_defaults=True):
     """How a failed attempt is tried again: after ``backoff_s × 2^n`` with jitter, at most `backoff_max_s`, `limit` times."""
 
     limit: Annotated[int, Meta(ge=0, le=limits.RETRIES_MAX)] = 2
@@ -130,7 +132,7 @@ class Retry(Struct, frozen=True, omit_defaults=True):
     backoff_max_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
 
 
-class Task(Struct, frozen=True, omit_defaults=True):
+class Task(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a client submits, on ``task.submit.<priority>.<submitter>.<id>``. Never changed after that.
 
     `deadline_s` counts from the broker's timestamp of the submission; `timeout_s` limits one attempt.
@@ -153,13 +155,13 @@ class Task(Struct, frozen=True, omit_defaults=True):
     traceparent: Annotated[str, Meta(max_length=64)] = ""
 
 
-class FunctionHead(Struct, frozen=True, tag="function", tag_field="kind"):
+class FunctionHead(Struct, frozen=True, gc=False, tag="function", tag_field="kind"):
     """The part of `FunctionRun` that placing needs; decoding it skips the arguments."""
 
     name: Called
 
 
-class MapHead(Struct, frozen=True, tag="map", tag_field="kind"):
+class MapHead(Struct, frozen=True, gc=False, tag="map", tag_field="kind"):
     """The part of `MapRun` that placing needs."""
 
     name: Called
@@ -168,13 +170,13 @@ class MapHead(Struct, frozen=True, tag="map", tag_field="kind"):
     count: Annotated[int, Meta(ge=1, le=limits.CHUNK_ITEMS_MAX)]
 
 
-class CommandHead(Struct, frozen=True, tag="command", tag_field="kind"):
+class CommandHead(Struct, frozen=True, gc=False, tag="command", tag_field="kind"):
     """The part of `CommandRun` that placing needs."""
 
     argv: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.ARGV_MAX)]
 
 
-class TaskHead(Struct, frozen=True, omit_defaults=True):
+class TaskHead(Struct, frozen=True, gc=False, omit_defaults=True):
     """A `Task` without what it carries: all that the coordinator decides by. Decodes from the same bytes.
 
     Its ids are not checked again here: whoever decodes it holds them against those of the subject, which are.
@@ -196,7 +198,7 @@ class TaskHead(Struct, frozen=True, omit_defaults=True):
     traceparent: str = ""
 
 
-class AttemptError(Struct, frozen=True, omit_defaults=True):
+class AttemptError(Struct, frozen=True, gc=False, omit_defaults=True):
     """One attempt that did not succeed: where, when, and what it said (cut to `limits.ERROR_MAX`)."""
 
     node: str
@@ -207,7 +209,7 @@ class AttemptError(Struct, frozen=True, omit_defaults=True):
     exit_code: int | None = None  # of a command
 
 
-class History(Struct, frozen=True, omit_defaults=True):
+class History(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a task has been through. Travels with it, so that the streams alone are enough to go on.
 
     `placement` grows by one with every move; `attempts` counts starts on nodes; `lost` how often it went with its node.
@@ -223,7 +225,7 @@ class History(Struct, frozen=True, omit_defaults=True):
     avoid: tuple[str, ...] = ()  # nodes that refused it
 
 
-class Work(Struct, frozen=True, omit_defaults=True):
+class Work(Struct, frozen=True, gc=False, omit_defaults=True):
     """One placement, on ``work.<node>.<task>``. `task` is the submitted message as it came.
 
     Under the node ``_waiting`` it is the place of a task that fits nowhere or backs off: `not_before`, `reason`.
@@ -238,7 +240,7 @@ class Work(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
-class Outcome(Struct, frozen=True, omit_defaults=True):
+class Outcome(Struct, frozen=True, gc=False, omit_defaults=True):
     """An attempt that ended without a result, on ``outcome.<node>.<task>``: carries the whole task on, as `Work` does.
 
     A command that failed has `exit_code`, `stdout`, `stderr` as a `Result` has them.
@@ -260,14 +262,14 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     stderr: str = ""
 
 
-class ItemError(Struct, frozen=True):
+class ItemError(Struct, frozen=True, gc=False):
     """Item `index` of the job (not of the chunk) raised `error`; its place in the values holds null."""
 
     index: int
     error: str
 
 
-class Result(Struct, frozen=True, omit_defaults=True):
+class Result(Struct, frozen=True, gc=False, omit_defaults=True):
     """The one recorded end of a task, on ``result.<submitter>.<task>``, republished as ``done.<submitter>.<task>``.
 
     `value` is the returned JSON value (of a map chunk: the array of its items' values); bytes come in `blob`, and so does
@@ -298,7 +300,7 @@ class Result(Struct, frozen=True, omit_defaults=True):
     parts: tuple[str, ...] = ()  # the chunks that this chunk was split into: its items' values are theirs
 
 
-class ResultHead(Struct, frozen=True):
+class ResultHead(Struct, frozen=True, gc=False):
     """A `Result` without what it carries: what the coordinator needs for its accounts. Ids as in `TaskHead`."""
 
     task: str
@@ -316,7 +318,7 @@ class ResultHead(Struct, frozen=True):
     errors: tuple[AttemptError, ...] = ()
 
 
-class Output(Struct, frozen=True, omit_defaults=True):
+class Output(Struct, frozen=True, gc=False, omit_defaults=True):
     """A piece of what a running task prints, or its progress (0..1), on ``output.<submitter>.<task>``; not kept."""
 
     task: Id
