@@ -43,6 +43,9 @@ from node.runners.work import Stopped, call, call_each, explain, sendable
 from schemas.errors import FogError
 
 FLUSH_S = 0.01  # answers and output wait no longer than this
+QUIET = (
+    20  # looks without work, FLUSH_S apart, before the watch sleeps until it is woken: waking costs more than a call
+)
 LOOK_S = 0.005  # after a call that took longer than this, look whether the rest was withdrawn
 TEXT_MAX = 64 * 1024  # characters of output waiting before the printing call itself has to send them
 RECV_MAX = 1 << 18
@@ -64,11 +67,12 @@ class Runner:
         self._functions: dict[str, Function] = {}
         self._wake_reader, self._wake_writer = os.pipe()
         self._busy = False
+        self._watching = False  # the watch looks by itself every FLUSH_S, and needs no waking
+        self._copy = False  # a child that a function forked
         self._progressed: Progressed | None = None  # the latest, not sent yet
         self._capture = Capture(self._print)
         self._stopping = False
         self._home = os.getcwd()
-        self._pid = os.getpid()
 
     # Being started.
 
@@ -113,6 +117,7 @@ class Runner:
 
     def _forked(self) -> None:
         """In a child that a function forked: it is no runner, and what it prints goes to the descriptors that we read."""
+        self._copy = True
         self._sock.close()
         self._out.clear()
         self._progressed = None
@@ -128,7 +133,8 @@ class Runner:
             while not self._todo:
                 self._receive(wait=True)
             self._busy = True
-            os.write(self._wake_writer, b"x")
+            if not self._watching:
+                os.write(self._wake_writer, b"x")
             looked = time.perf_counter()
             while self._todo:
                 self._do(self._todo.popleft())
@@ -153,7 +159,7 @@ class Runner:
         else:
             assert isinstance(job, CallEach)
             answer = call_each(job, function, time.perf_counter)
-        if os.getpid() != self._pid:  # the child of a function that forked and came back twice: one answer is enough
+        if self._copy:  # the child of a function that forked and came back twice: one answer is enough
             sys.stdout.flush()
             os._exit(0)
         self._capture.drain()
@@ -248,9 +254,12 @@ class Runner:
         for pipe in self._capture.pipes:
             poll.register(pipe.reader, select.POLLIN)
         pipes = {pipe.reader: pipe for pipe in self._capture.pipes}
+        quiet = 0
         while True:
-            waits = self._busy or self._out or self._progressed is not None
-            for fd, what in poll.poll(FLUSH_S * 1000 if waits else None):
+            quiet = 0 if self._waits() else quiet + 1
+            self._watching = quiet < QUIET
+            # What becomes busy after this look sees `_watching` and wakes us.
+            for fd, what in poll.poll(FLUSH_S * 1000 if self._watching or self._waits() else None):
                 if fd == self._sock.fileno() and what & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
                     self._die()
                 if fd == self._wake_reader:
@@ -259,6 +268,9 @@ class Runner:
                     poll.unregister(fd)  # nobody can write there any more: a function put something else in its place
             if self._out or self._progressed is not None:
                 self._try_flush()
+
+    def _waits(self) -> bool:
+        return self._busy or bool(self._out) or self._progressed is not None
 
     def _watch_plainly(self) -> NoReturn:
         from schemas.procs import die_with_parent  # Windows: no poll, no sessions; the parent is waited for
