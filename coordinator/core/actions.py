@@ -96,7 +96,7 @@ class Probe(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True):
-    """Tell a node to do something (cancel, drain, resume, report) → `CommandEnded`."""
+    """Tell a node to do something (cancel, drain, resume, report) → `CommandEnded`. A cancel names `task`, or several `tasks`."""
 
     node: str
     verb: str
@@ -109,11 +109,18 @@ class Command(Struct, frozen=True):
 class StoreNode(Struct, frozen=True):
     """Write a node's record if its revision is still `revision` → `NodeStored`, or `NodeRegistering` again on a conflict.
 
-    Without `reply` nobody waits for it (a drained flag, last_seen)."""
+    Without `reply` nobody waits for it (a drained flag, last_seen), and a conflict is told by `NodeConflicted`."""
 
     record: NodeRecord
     revision: int
     reply: str = ""
+
+
+class DropNode(Struct, frozen=True):
+    """Delete the record of a node that was not seen for very long, if its revision is still `revision`. No answer."""
+
+    node: str
+    revision: int
 
 
 class Answer(Struct, frozen=True):
@@ -138,5 +145,6 @@ class WakeAt(Struct, frozen=True):
 
 
 Action = (
-    Place | Split | Remove | Conclude | AskResults | Forget | Emit | Probe | Command | StoreNode | Answer | Log | WakeAt
+    Place | Split | Remove | Conclude | AskResults | Forget | Emit | Probe | Command | StoreNode | DropNode | Answer | Log
+    | WakeAt
 )  # fmt: skip

@@ -63,7 +63,8 @@ class OutcomeArrived(Struct, frozen=True):
 
 class Placed(Struct, frozen=True):
     """The broker stored the WORK message of this placement, as `seq`. `found`: the ack said *duplicate*; what then lies at
-    that sequence was looked up: ``"there"``, or ``"gone"`` (placed before, and finished or moved since)."""
+    that sequence was looked up: ``"there"``, ``"elsewhere"`` (it is this task's, under another node than was wanted: one that
+    an earlier term chose), or ``"gone"`` (placed before, and finished or moved since)."""
 
     task: str
     placement: int
@@ -72,12 +73,14 @@ class Placed(Struct, frozen=True):
 
 
 class PlaceFailed(Struct, frozen=True):
-    """The broker refused the WORK message (too large, stream full) or did not answer in time."""
+    """The broker refused the WORK message (too large, stream full) or did not answer in time. `final`: it never will take it.
+    `gone`: the message that holds the task's body is there no more, so that its end must be under way (or stored)."""
 
     task: str
     placement: int
     error: str
     final: bool = False
+    gone: bool = False
 
 
 class SplitEnded(Struct, frozen=True):
@@ -119,11 +122,20 @@ class NodeRegistering(Struct, frozen=True):
 
 class NodeStored(Struct, frozen=True):
     """The compare-and-set of a node's record is done, and `revision` is its new one. (On a conflict the shell reads again and
-    sends `NodeRegistering`; one without a `reply` it drops.)"""
+    sends `NodeRegistering`; for one without a `reply`, `NodeConflicted`.)"""
 
     record: NodeRecord
     reply: str
     revision: int = 0
+
+
+class NodeConflicted(Struct, frozen=True):
+    """A `StoreNode` without a `reply` was not written, since the bucket has another revision of `node`. `record` is what was
+    read from it then (None: nothing), `revision` its revision: the core writes anew what it still wants changed."""
+
+    node: str
+    record: NodeRecord | None
+    revision: int
 
 
 class NodeKnown(Struct, frozen=True):
@@ -202,6 +214,6 @@ class Tick(Struct, frozen=True):
 
 Event = (
     TaskArrived | TaskUnreadable | WorkFound | OutcomeArrived | Placed | PlaceFailed | SplitEnded | Concluded
-    | ResultSeen | ResultsAsked | NodeRegistering | NodeStored | NodeKnown | Beat | Disconnected | ProbeEnded
+    | ResultSeen | ResultsAsked | NodeRegistering | NodeStored | NodeConflicted | NodeKnown | Beat | Disconnected | ProbeEnded
     | CommandEnded | CancelAsked | DrainAsked | LinkLost | LinkBack | TakenOver | Tick
 )  # fmt: skip
