@@ -36,15 +36,17 @@ def result_seen(state: Coordinator, event: ResultSeen, now: float, out: Out) -> 
 def finish(state: Coordinator, task: TaskRecord, result: ResultHead, now: float, out: Out) -> None:
     """Free what the task holds, remove what is left of it, tell of its end."""
     node = task.node
+    # The node that stored this success of the present placement acks its WORK message itself, if it lives.
+    acks = False
     if node is not None:
         release(state, task)
         if result.node == node.id:
             _learn(node, task, result)
-        if result.placement != task.history.placement and task.state in (Life.PLACED, Life.PLACING):
-            out.append(Command(node.id, "cancel", task=task.id, reason="it has a result already"))
-    # The node that stored a success acks its WORK message itself, if it lives.
-    acks = task.state is Life.PLACED and node is not None and node.id == result.node and not node.is_lost()
-    if not (acks and result.state is ResultState.SUCCEEDED and result.placement == task.history.placement):
+            acks = result.state is ResultState.SUCCEEDED and result.placement == task.history.placement
+        if not acks and task.state is not Life.SPLITTING:
+            out.append(Command(node.id, "cancel", task=task.id, reason=task.reason or "it has a result already"))
+        acks = acks and task.state is Life.PLACED and not node.is_lost()
+    if not acks:
         out.append(Remove(task.source))
     if task.leftovers:
         out.extend(Remove(source) for source in task.leftovers)
@@ -153,13 +155,10 @@ def conclude(
 ) -> None:
     """Record a result of our own. Whatever the task's state, it waits for the broker's word from now on.
 
-    *Succeeded* is for a chunk that goes on as its `parts`.
+    A node that has it keeps it until then: what is told to stop acks its message, which may be the only one that holds the
+    task. *Succeeded* is for a chunk that goes on as its `parts`.
     """
     take_out(state, task)
-    node = task.node
-    if node is not None:
-        release(state, task)
-        out.append(Command(node.id, "cancel", task=task.id, reason=reason))
     if task.state is Life.PLACING and task.bound == WAITING:
         state.parking[int(task.head.priority)] -= 1
     task.to(Life.CONCLUDING, now)

@@ -120,7 +120,7 @@ def _sort_held(
             task.running = h.running
             kept.add(h.task)
     if new_boot:
-        gone = [t for t in node.attempts.values() if t.id not in kept and t.state in (Life.PLACED, Life.PLACING)]
+        gone = [t for t in node.attempts.values() if t.id not in kept and t.state is not Life.SPLITTING]
         lose(state, node, gone, f"node {node.id} was started anew", now, out)
     return tuple(node.attempts)
 
@@ -251,15 +251,22 @@ def _take_back(state: Coordinator, node: NodeView, task_id: str, placement: int,
 
 def _stop_orphans(state: Coordinator, node: NodeView, orphans: list[tuple[str, int]], back: bool, out: Out) -> None:
     """Stop attempts that do not count: at once when that is certain, else (they may just have ended) at the next beat."""
-    seen = node.orphans
-    for orphan in orphans:
-        task = state.tasks.get(orphan[0])
-        if task is not None and task.node is node:
-            continue  # the current placement is here as well, and a cancel would end both
-        certain = back or (task is not None and task.history.placement > orphan[1])
-        if state.term and (certain or orphan in seen):
-            out.append(Command(node.id, "cancel", task=orphan[0], reason="it was moved or is done"))
+    if state.term:
+        stop = tuple(orphan[0] for orphan in orphans if _may_stop(state, node, orphan, back))
+        if stop:
+            out.append(Command(node.id, "cancel", tasks=stop, reason="moved or done"))
     node.orphans = frozenset(orphans)
+
+
+def _may_stop(state: Coordinator, node: NodeView, orphan: tuple[str, int], back: bool) -> bool:
+    task = state.tasks.get(orphan[0])
+    if task is None:
+        return back or orphan in node.orphans
+    if task.node is node:
+        return False  # the current placement is here as well, and a cancel would end both
+    if task.source.stream == "work" and task.source_placement == orphan[1]:
+        return False  # the node would ack the only message that holds the task: not before it lies elsewhere
+    return back or task.history.placement > orphan[1] or orphan in node.orphans
 
 
 def _find_missing(state: Coordinator, node: NodeView, b: Heartbeat, now: float, out: Out) -> None:

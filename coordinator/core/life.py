@@ -249,8 +249,8 @@ def lose(state: Coordinator, node: NodeView, tasks: Iterable[TaskRecord], why: s
     """The attempts went with their node. RESULTS is asked first, for all of them at once: what it managed to store counts."""
     for task in list(tasks):
         release(state, task)
-        if task.state is Life.SPLITTING:
-            continue
+        if task.state not in (Life.PLACED, Life.PLACING):
+            continue  # it is being split, or has a result
         h = task.history
         started = 0 if task.running is False or task.state is Life.PLACING else 1
         error = AttemptError(node.id, h.attempts + 1, now, why, "lost")
@@ -265,6 +265,7 @@ def lose(state: Coordinator, node: NodeView, tasks: Iterable[TaskRecord], why: s
 
 def not_done(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
     """RESULTS holds nothing of it: it goes on. Lost too often, each further loss counts as a failed attempt."""
+    release(state, task)
     if task.history.lost and halve(state, task, now, out):
         return
     if task.history.lost >= tune.LOST_FREE and task.history.errors and task.history.errors[-1].kind == "lost":

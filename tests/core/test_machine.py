@@ -114,6 +114,8 @@ class Fleet(RuleBasedStateMachine):
         elif isinstance(action, a.StoreNode):
             for event in self.w.answer(action):
                 self.due.append(event)
+        elif isinstance(action, a.Command) and action.verb == "cancel":
+            self.stop(action.node, {action.task, *action.tasks})
         elif isinstance(action, a.Emit) and action.kind.split(".")[1] in (
             "succeeded",
             "failed",
@@ -121,6 +123,13 @@ class Fleet(RuleBasedStateMachine):
             "expired",
         ):
             self.ended.setdefault(action.about, []).append(action.key)
+
+    def stop(self, node: str, tasks: set[str]) -> None:
+        """A node stops what it holds of these, and acks it."""
+        for held in [t for t in self.taken if t[0] == node and t[2].task in tasks]:
+            self.taken.remove(held)
+            self.messages.pop(held[1], None)
+        self.kept()
 
     # the world
 
@@ -213,11 +222,13 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(number=pick, announced=st.booleans())
     def die(self, number: int, announced: bool) -> None:
+        """With what it held; or it is only cut off, and comes back with it."""
         living = [n for n in self.w.state.nodes.values() if n.state is not NodeState.LOST]
         if not living:
             return
         node = living[number % len(living)].id
-        self.taken = [t for t in self.taken if t[0] != node]
+        if number % 3 or not announced:
+            self.taken = [t for t in self.taken if t[0] != node]
         if announced:
             self.feed(e.Disconnected(node, "Client Closed"))
             self.feed(e.ProbeEnded(node, None, no_responders=True))

@@ -230,13 +230,47 @@ def test_cancelling_a_running_task_reaches_its_node_and_the_first_stored_result_
     w.join("n1")
     w.submit("t1")
     w.hold = True
-    assert w.feed(e.CancelAsked("t1")) == ["command n1 cancel t1", "conclude t1 cancelled: cancelled"]
+    assert w.feed(e.CancelAsked("t1")) == ["conclude t1 cancelled: cancelled"]
     w.done("t1")  # its success was stored first
     assert w.release() == []
+    assert not [x for x in w.log if x.startswith("command")], "it has ended by itself"
     assert [x for x in w.log if x.startswith("emit task.") and "assigned" not in x] == [
         "emit task.started t1.1.started",
         "emit task.succeeded t1.1.succeeded",
     ]
+
+
+def test_a_node_is_told_to_stop_only_once_the_result_is_stored() -> None:
+    """It acks its WORK message at once, which until then is the only one that holds the task."""
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    w.hold = True
+    assert w.feed(e.CancelAsked("t1", reason="not needed")) == ["conclude t1 cancelled: not needed"]
+    assert w.state.nodes["n1"].count == 1, "it runs until then"
+    assert w.release()[:2] == ["command n1 cancel t1", "remove work 2"]
+    assert w.state.nodes["n1"].count == 0
+
+
+def test_a_node_is_told_to_stop_what_another_recorded_the_end_of() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    w.results["t1"] = ResultHead("t1", "ann", ResultState.EXPIRED, reason="by the former coordinator")
+    assert w.feed(e.CancelAsked("t1"))[:3] == ["conclude t1 cancelled: cancelled", "ask t1", "command n1 cancel t1"]
+    assert w.state.tasks == {}
+    assert w.state.nodes["n1"].count == 0
+
+
+def test_a_node_that_is_lost_before_the_result_is_stored_loses_no_attempt_of_it() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    w.hold = True
+    w.feed(e.CancelAsked("t1"))
+    assert w.kill("n1") == ["probe n1", "emit node.lost n1.1.lost.2"]
+    w.release()
+    assert w.state.tasks == {}
 
 
 def test_cancelling_while_a_placement_is_on_its_way_leaves_nothing_behind() -> None:

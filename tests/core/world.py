@@ -237,7 +237,7 @@ def line(action: a.Action) -> str:
     if isinstance(action, a.AskResults):
         return "ask " + " ".join(t for _, t in action.tasks)
     if isinstance(action, a.Command):
-        return f"command {action.node} {action.verb} {action.task}".rstrip()
+        return " ".join(x for x in ("command", action.node, action.verb, action.task, *action.tasks) if x)
     if isinstance(action, a.Probe):
         return f"probe {action.node}"
     if isinstance(action, a.Forget):
