@@ -43,9 +43,6 @@ from node.runners.work import Stopped, call, call_each, explain, sendable
 from schemas.errors import FogError
 
 FLUSH_S = 0.01  # answers and output wait no longer than this
-QUIET = (
-    20  # looks without work, FLUSH_S apart, before the watch sleeps until it is woken: waking costs more than a call
-)
 LOOK_S = 0.005  # after a call that took longer than this, look whether the rest was withdrawn
 TEXT_MAX = 64 * 1024  # characters of output waiting before the printing call itself has to send them
 RECV_MAX = 1 << 18
@@ -67,7 +64,6 @@ class Runner:
         self._functions: dict[str, Function] = {}
         self._wake_reader, self._wake_writer = os.pipe()
         self._busy = False
-        self._watching = False  # the watch looks by itself every FLUSH_S, and needs no waking
         self._copy = False  # a child that a function forked
         self._progressed: Progressed | None = None  # the latest, not sent yet
         self._capture = Capture(self._print)
@@ -133,8 +129,7 @@ class Runner:
             while not self._todo:
                 self._receive(wait=True)
             self._busy = True
-            if not self._watching:
-                os.write(self._wake_writer, b"x")
+            os.write(self._wake_writer, b"x")
             looked = time.perf_counter()
             while self._todo:
                 self._do(self._todo.popleft())
@@ -254,12 +249,9 @@ class Runner:
         for pipe in self._capture.pipes:
             poll.register(pipe.reader, select.POLLIN)
         pipes = {pipe.reader: pipe for pipe in self._capture.pipes}
-        quiet = 0
         while True:
-            quiet = 0 if self._waits() else quiet + 1
-            self._watching = quiet < QUIET
-            # What becomes busy after this look sees `_watching` and wakes us.
-            for fd, what in poll.poll(FLUSH_S * 1000 if self._watching or self._waits() else None):
+            waits = self._busy or self._out or self._progressed is not None
+            for fd, what in poll.poll(FLUSH_S * 1000 if waits else None):
                 if fd == self._sock.fileno() and what & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
                     self._die()
                 if fd == self._wake_reader:
@@ -268,9 +260,6 @@ class Runner:
                     poll.unregister(fd)  # nobody can write there any more: a function put something else in its place
             if self._out or self._progressed is not None:
                 self._try_flush()
-
-    def _waits(self) -> bool:
-        return self._busy or bool(self._out) or self._progressed is not None
 
     def _watch_plainly(self) -> NoReturn:
         from schemas.procs import die_with_parent  # Windows: no poll, no sessions; the parent is waited for
