@@ -96,7 +96,7 @@ class Probe(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True):
-    """Tell a node to do something (cancel, drain, resume, report) → `CommandEnded`. A cancel names `task`, or several `tasks`."""
+    """Tell a node to do something (cancel, drain, resume, report) → `CommandEnded`. A cancel names a `task` or `tasks`."""
 
     node: str
     verb: str

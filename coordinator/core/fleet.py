@@ -270,12 +270,19 @@ def _may_stop(state: Coordinator, node: NodeView, orphan: tuple[str, int], back:
 
 
 def _find_missing(state: Coordinator, node: NodeView, b: Heartbeat, now: float, out: Out) -> None:
-    """Attempts that reached the node and are not held: after one more beat they are lost (their result may be under way)."""
+    """Attempts that reached the node and are not held: after one more beat they are lost (their result may be under way).
+
+    So are those that never seem to reach it, though it beats.
+    """
     held = {h.task for h in b.held}
     gone = []
     for task in node.attempts.values():
-        if task.id in held or task.state is not Life.PLACED or not task.seq or task.seq > b.seen_seq:
+        if task.id in held or task.state is not Life.PLACED or not task.seq:
             continue
+        if task.seq > b.seen_seq:
+            if now - task.since <= limits.WORK_ACK_WAIT_S:
+                continue
+            task.running = False
         if task.missed_in < 0:
             task.missed_in = b.seq
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.core import ends, events, fleet, intake, life, liveness, parted, tune
+from coordinator.core import ends, events, fleet, intake, life, liveness, outcomes, parted, tune
 from coordinator.core.actions import Action, Emit
 from coordinator.core.placing import ask, pump
 from coordinator.core.queue import measure_flow
@@ -58,7 +58,7 @@ HANDLERS: dict[type, Handler] = {
     events.TaskArrived: intake.task_arrived,
     events.TaskUnreadable: intake.task_unreadable,
     events.WorkFound: intake.work_found,
-    events.OutcomeArrived: life.outcome_arrived,
+    events.OutcomeArrived: outcomes.outcome_arrived,
     events.Placed: life.placed,
     events.PlaceFailed: life.place_failed,
     events.SplitEnded: parted.split_ended,

@@ -46,10 +46,10 @@ class TaskRecord:
     """
 
     __slots__ = (
-        "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "head", "history", "id",
-        "in_queue", "judged", "last", "leftovers", "missed_in", "node", "not_before", "order", "own", "park_reason", "parked",
-        "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "shunned", "since",
-        "source", "source_placement", "state", "submitter", "whole", "why", "windowed",
+        "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "gone", "gone_at", "head", "history",
+        "id", "in_queue", "judged", "last", "leftovers", "missed_in", "node", "not_before", "order", "own", "park_reason",
+        "parked", "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "shunned", "since",
+        "source", "source_placement", "state", "submitter", "untold", "whole", "why", "windowed",
     )  # fmt: skip
 
     def __init__(self, head: TaskHead, source: Source, history: History, submitted_at: float, now: float) -> None:
@@ -86,6 +86,9 @@ class TaskRecord:
         self.running: bool | None = None
         self.leftovers: list[Source] | None = None
         self.last: Outcome | None = None
+        self.untold: Outcome | None = None  # to be judged once RESULTS holds nothing
+        self.gone: Source | None = None  # the place that was found empty, at `gone_at`
+        self.gone_at = 0.0
         self.own: ResultHead | None = None  # the result that we had recorded
         self.why = NO_CANDIDATES
         self.whole = False  # it cannot be split

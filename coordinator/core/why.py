@@ -97,8 +97,8 @@ def _words(cls: NeedsClass, nodes: list[NodeView]) -> str:
     for node in nodes:
         reasons = against(cls, node)
         if reasons:
-            near.append((len(reasons), node.id, "; ".join(text for _, text in reasons)))
+            near.append((len(reasons), node.id, " and ".join(text for _, text in reasons)))
     near.sort()
-    told = ", ".join(f"{node}: {text}" for _, node, text in near[:3])
+    told = "; ".join(f"{node}: {text}" for _, node, text in near[:3])
     more = f" (and {len(near) - 3} more)" if len(near) > 3 else ""
     return f"no node fits: {told}{more}"

@@ -155,6 +155,22 @@ def test_an_attempt_that_the_node_does_not_hold_is_looked_up_and_moved() -> None
     assert lines[:3] == ["emit task.lost t1.1.lost", "ask t1", "place t1.2 at n1"]
 
 
+def test_an_attempt_that_never_reaches_its_node_is_placed_anew() -> None:
+    """An idle node has seen no later message by which to tell; it only beats without it."""
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    for _ in range(int(limits.WORK_ACK_WAIT_S / 5)):
+        w.now += 5
+        assert w.beat("n1", held=(), seen_seq=0) == []
+    w.now += 5
+    assert w.beat("n1", held=(), seen_seq=0) == [], "its result may be under way"
+    w.now += 5
+    lines = w.beat("n1", held=(), seen_seq=0)
+    assert lines[:4] == ["emit task.lost t1.1.lost", "ask t1", "place t1.2 at n1", "remove work 2"]
+    assert w.state.tasks["t1"].history.attempts == 0, "it never began"
+
+
 def test_an_attempt_that_nobody_wants_is_cancelled() -> None:
     w = World()
     w.join("n1")

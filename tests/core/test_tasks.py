@@ -214,6 +214,98 @@ def test_an_outcome_that_is_redelivered_counts_once() -> None:
     assert w.state.tasks["t1"].history.retries_used == 1
 
 
+def test_an_outcome_of_a_task_that_ended_long_ago_runs_nothing() -> None:
+    """Its id is not remembered any more; RESULTS is."""
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    history = w.state.tasks["t1"].history
+    w.done("t1")
+    w.state.done.clear()
+    lines = w.outcome("t1", node="n1", history=history)
+    assert lines[:2] == ["ask t1", f"remove outcomes {w.seq}"]
+    assert w.state.tasks == {}
+    assert w.outcome("t1", node="n1", history=history) == [f"remove outcomes {w.seq}", "forget t1"]
+
+
+def test_after_a_takeover_an_outcome_counts_once_results_was_asked() -> None:
+    w = World()
+    w.join("n1")
+    w.heads = {"t1": head("t1"), "t2": head("t2")}
+    w.results["t1"] = ResultHead("t1", "ann", ResultState.CANCELLED, reason="by the former coordinator")
+    old = History(placement=1, submitted_at=500.0)
+    assert w.outcome("t1", OutcomeKind.RETURNED, "drain", node="n0", history=old, started=False) == [
+        "ask t1",
+        "remove outcomes 1",
+        "emit task.cancelled t1.0.cancelled",
+        "forget t1",
+    ]
+    lines = w.outcome("t2", node="n0", history=old)
+    assert lines == ["ask t2", "emit task.started t2.1.started", "emit task.attempt-failed t2.1.attempt-failed"]
+    assert w.state.tasks["t2"].history.retries_used == 1
+
+
+def test_an_outcome_that_waits_for_results_is_judged_once_however_often_it_comes() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.heads = {"t1": head("t1")}
+    old = History(placement=1, submitted_at=500.0)
+    w.outcome("t1", node="n0", history=old)
+    w.seq -= 1
+    assert w.outcome("t1", node="n0", history=old) == [], "redelivered"
+    assert w.outcome("t1", node="n0", history=old) == ["remove outcomes 1"], "stored twice: one of them is enough"
+    w.release()
+    w.wait(1, beating=None)
+    assert w.state.tasks["t1"].history.retries_used == 1
+    assert w.states() == {"t1": "placed"}
+
+
+def test_a_task_whose_message_is_gone_waits_for_the_end_that_must_be_under_way() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    old = w.state.tasks["t1"].history
+    w.hold = True
+    w.join("n2")
+    w.release()
+    w.hold = True
+    w.kill("n1")
+    w.held_back = []
+    w.feed(e.ResultsAsked({"t1": None}))
+    w.hold, w.held_back = False, []
+    assert w.feed(e.PlaceFailed("t1", 2, "its message is gone", gone=True)) == ["ask t1"]
+    assert w.state.nodes["n2"].count == 0
+    assert "ask t1" in w.wait(11, beating=None)
+    lines = w.outcome("t1", OutcomeKind.RETURNED, "drain", node="n1", history=old, started=False)
+    assert lines == ["remove work 2", "ask t1", "place t1.3 at n2", f"remove outcomes {w.seq - 1}", lines[-1]]
+
+
+def test_a_task_whose_message_is_gone_fails_when_no_end_of_it_comes() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.submit("t1")
+    w.hold, w.held_back = False, []
+    w.feed(e.PlaceFailed("t1", 1, "its message is gone", gone=True))
+    w.wait(tune.GONE_S - 1, beating=None)
+    assert w.states() == {"t1": "asking"}
+    w.wait(12, beating=None)
+    assert w.results["t1"].state is ResultState.FAILED
+    assert "submit it again" in w.results["t1"].reason
+
+
+def test_a_placement_that_an_earlier_term_made_elsewhere_is_moved_from_there() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.submit("t1")
+    w.hold, w.held_back = False, []
+    lines = w.feed(e.Placed("t1", 1, 77, found="elsewhere"))
+    assert lines[:4] == ["remove tasks 1", "ask t1", "place t1.2 at n1", "remove work 77"]
+    assert w.state.nodes["n1"].count == 1
+
+
 def test_cancelling_a_queued_task_is_at_once() -> None:
     w = World()
     w.submit("t1")

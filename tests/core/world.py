@@ -209,12 +209,15 @@ class World:
         return self.feed(e.ResultSeen(self.results.setdefault(task, head)))
 
     def outcome(self, task: str, kind: OutcomeKind = OutcomeKind.FAILED, error: str = "boom", **more: Any) -> list[str]:
-        held = self.state.tasks[task]
+        """An attempt ends without a result. Of a task that is not held, `node` and `history` must be given."""
         self.seq += 1
-        node = more.pop("node", held.bound)
-        history = after(more.pop("history", held.history), kind, node, error, started=more.get("started", True))
+        node = more.pop("node", "") or self.state.tasks[task].bound
+        history = more.pop("history", None) or self.state.tasks[task].history
+        history = after(history, kind, node, error, started=more.get("started", True))
         outcome = Outcome(msgspec.Raw(b"{}"), history, kind, node, 1, error, **more)
-        return self.feed(e.OutcomeArrived(held.head, outcome, e.Source("outcomes", self.seq, f"o{self.seq}")))
+        held = self.state.tasks.get(task)
+        told = self.heads[task] if held is None else held.head
+        return self.feed(e.OutcomeArrived(told, outcome, e.Source("outcomes", self.seq, f"o{self.seq}")))
 
     def node_of(self, task: str) -> str:
         return self.state.tasks[task].bound
