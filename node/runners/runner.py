@@ -20,7 +20,7 @@ log = logging.getLogger("fog.node.runner")
 
 RECV_MAX = 1 << 18
 GRACE_S = 0.5  # between TERM and KILL
-START_MAX_S = 120.0  # for a runner to import its modules
+START_MAX_S = 300.0  # for a runner to import its modules: some are large, and some devices slow
 WAIT_S = 0.01  # between two looks for the exit code of a process whose socket has closed
 
 
