@@ -46,6 +46,8 @@ def finish(state: Coordinator, task: TaskRecord, result: ResultHead, now: float,
         if not acks and task.state is not Life.SPLITTING:
             out.append(Command(node.id, "cancel", task=task.id, reason=task.reason or "it has a result already"))
         acks = acks and task.state is Life.PLACED and not node.is_lost()
+        if acks:
+            node.unacked.append(task.source.seq)
     if not acks:
         out.append(Remove(task.source))
     if task.leftovers:

@@ -6,13 +6,13 @@ from msgspec import structs
 
 from coordinator.core import tune
 from coordinator.core.accounts import reopen
-from coordinator.core.actions import Answer, Command, Emit, Log, StoreNode
-from coordinator.core.events import Beat, CommandEnded, DrainAsked, NodeKnown, NodeRegistering, NodeStored
+from coordinator.core.actions import Answer, Command, Emit, StoreNode
+from coordinator.core.drains import ask_to_resume, want_drained
+from coordinator.core.events import Beat, NodeKnown, NodeRegistering, NodeStored
+from coordinator.core.held import check_held, sort_held
 from coordinator.core.intake import node_changed
-from coordinator.core.life import adopt, lose
-from coordinator.core.liveness import Cause, cause_of, change, heard, watch
+from coordinator.core.liveness import Cause, cause_of, change, heard, take_acks
 from coordinator.core.nodeview import NodeView
-from coordinator.core.record import Life
 from coordinator.core.state import Coordinator, Out
 from schemas import limits
 from schemas.device import DeviceState
@@ -65,6 +65,8 @@ def stored(state: Coordinator, event: NodeStored, now: float, out: Out) -> None:
     if waiting is None:
         if node is not None:
             node.revision = max(node.revision, event.revision)
+            if node.drain_wanted == event.record.drained:
+                node.drain_wanted = None
         return
     request = waiting[0].request
     _join(state, node, event, request, now, out)
@@ -81,6 +83,8 @@ def _join(
     new_boot = known_as is not None and known_as[0] != record.boot
     node.accept(record)
     node.revision = event.revision
+    if node.drain_wanted is not None:
+        want_drained(node, node.drain_wanted, out)
     node.interval_s = interval_s(state)
     node.asleep = node.self_draining = node.left = False
     node.resume_asked_at = 0.0
@@ -94,8 +98,10 @@ def _join(
     if known_as is None or known_as != (record.boot, record.capabilities, record.offer):
         names = tuple(f.name for f in record.offer.functions)
         data = NodeRegistered(node.id, record.boot, record.capabilities, record.offer.labels, names)
-        out.append(Emit("node.registered", node.id, node.next_event("registered"), data))
-    keep = _sort_held(state, node, request, new_boot, now, out)
+        out.append(Emit("node.registered", node.id, node.next_event("registered", state.term), data))
+    if new_boot:
+        take_acks(node, out)
+    keep = sort_held(state, node, request, new_boot, now, out)
     if node.state is NodeState.LEAVING:
         node.state = NodeState.LATE  # it left and came again
     if known_as is None and not node.drained:
@@ -105,24 +111,6 @@ def _join(
     node_changed(state, node)
     answer = Registered("", "", "", node.boot, state.term, node.interval_s, keep, record.policy)
     out.append(Answer(event.reply, answer))
-
-
-def _sort_held(
-    state: Coordinator, node: NodeView, request: Register, new_boot: bool, now: float, out: Out
-) -> tuple[str, ...]:
-    """Which attempts the node keeps: all that are on its books. What a former boot had and this one has not is lost at once."""
-    kept = set()
-    for h in request.held:
-        task = state.tasks.get(h.task)
-        if task is None or task.history.placement != h.placement or task.bound != node.id:
-            continue
-        if task.node is node or adopt(state, node, task, now):
-            task.running = h.running
-            kept.add(h.task)
-    if new_boot:
-        gone = [t for t in node.attempts.values() if t.id not in kept and t.state is not Life.SPLITTING]
-        lose(state, node, gone, f"node {node.id} was started anew", now, out)
-    return tuple(node.attempts)
 
 
 def add(state: Coordinator, record: NodeRecord) -> NodeView:
@@ -146,15 +134,6 @@ def known(state: Coordinator, event: NodeKnown, now: float, out: Out) -> None:
         node_changed(state, node)
 
 
-def expect_all(state: Coordinator, now: float) -> None:
-    """After a takeover: who is not heard of within one full lease is lost."""
-    for node in state.nodes.values():
-        if node.heard_at < now and node.state is NodeState.LATE:
-            node.missed = limits.BEATS_MISSED - 1
-            node.next_due = now + node.silence_s()
-            watch(state, node)
-
-
 def beat(state: Coordinator, event: Beat, now: float, out: Out) -> None:
     """A heartbeat: what changed, when the next is due, what is held."""
     b = event.beat
@@ -173,11 +152,14 @@ def beat(state: Coordinator, event: Beat, now: float, out: Out) -> None:
     heard(state, node, b.next_due_s, now)
     changed = b.state is not NO_CHANGE and node.merge(b.state)
     if b.offer is not None and b.offer != node.record.offer:
-        _offer_changed(node, structs.replace(node.record, offer=b.offer, last_seen=now), out)
+        _offer_changed(state, node, structs.replace(node.record, offer=b.offer, last_seen=now), out)
         changed = True
+    elif now - node.record.last_seen > tune.SEEN_AGAIN_S:
+        node.record = structs.replace(node.record, last_seen=now)
+        out.append(StoreNode(node.record, node.revision))
     _said(node, b)
     if node.resume_asked_at and now - node.resume_asked_at >= tune.REPORT_AGAIN_S:
-        _ask_to_resume(node, now, out)
+        ask_to_resume(node, now, out)
     back = node.state is NodeState.LOST
     cause = Cause.LEAVE if b.leaving else cause_of(node)
     if cause is not Cause.ALIVE or node.state is not NodeState.ONLINE:
@@ -187,7 +169,7 @@ def beat(state: Coordinator, event: Beat, now: float, out: Out) -> None:
     elif node.blocked:
         reopen(state, node)
     if b.held or node.attempts or node.orphans:
-        _check_held(state, node, b, back, now, out)
+        check_held(state, node, b, back, now, out)
 
 
 def _said(node: NodeView, b: Heartbeat) -> None:
@@ -200,12 +182,12 @@ def _said(node: NodeView, b: Heartbeat) -> None:
         node.harvest_state = b.harvest_state
 
 
-def _offer_changed(node: NodeView, record: NodeRecord, out: Out) -> None:
+def _offer_changed(state: Coordinator, node: NodeView, record: NodeRecord, out: Out) -> None:
     node.accept(record)
     out.append(StoreNode(record, node.revision))
     names = tuple(f.name for f in record.offer.functions)
     data = NodeRegistered(node.id, node.boot, record.capabilities, record.offer.labels, names)
-    out.append(Emit("node.registered", node.id, node.next_event("registered"), data))
+    out.append(Emit("node.registered", node.id, node.next_event("registered", state.term), data))
 
 
 def _stranger(state: Coordinator, node: NodeView | None, b: Heartbeat, now: float, out: Out) -> None:
@@ -221,118 +203,6 @@ def _stranger(state: Coordinator, node: NodeView | None, b: Heartbeat, now: floa
     if len(state.strangers) > tune.STRANGERS_MAX:
         state.strangers.popitem(last=False)
     out.append(Command(b.node, "report"))
-
-
-def _check_held(state: Coordinator, node: NodeView, b: Heartbeat, back: bool, now: float, out: Out) -> None:
-    """Compare what the node holds with what it should. Only work that had reached it when it spoke can be missing."""
-    here = 0
-    orphans: list[tuple[str, int]] = []
-    for h in b.held:
-        task = node.attempts.get(h.task)
-        if task is not None and task.history.placement == h.placement:
-            task.running = h.running
-            task.missed_in = -1
-            here += 1
-        elif not _take_back(state, node, h.task, h.placement, now):
-            orphans.append((h.task, h.placement))
-    if orphans or node.orphans:
-        _stop_orphans(state, node, orphans, back, out)
-    if here < len(node.attempts) and state.term:
-        _find_missing(state, node, b, now, out)
-
-
-def _take_back(state: Coordinator, node: NodeView, task_id: str, placement: int, now: float) -> bool:
-    """A node that was given up holds the placement that counts, and the task was not moved yet."""
-    task = state.tasks.get(task_id)
-    if task is None or task.history.placement != placement or task.bound != node.id or not node.takes_work():
-        return False
-    return adopt(state, node, task, now)
-
-
-def _stop_orphans(state: Coordinator, node: NodeView, orphans: list[tuple[str, int]], back: bool, out: Out) -> None:
-    """Stop attempts that do not count: at once when that is certain, else (they may just have ended) at the next beat."""
-    if state.term:
-        stop = tuple(orphan[0] for orphan in orphans if _may_stop(state, node, orphan, back))
-        if stop:
-            out.append(Command(node.id, "cancel", tasks=stop, reason="moved or done"))
-    node.orphans = frozenset(orphans)
-
-
-def _may_stop(state: Coordinator, node: NodeView, orphan: tuple[str, int], back: bool) -> bool:
-    task = state.tasks.get(orphan[0])
-    if task is None:
-        return back or orphan in node.orphans
-    if task.node is node:
-        return False  # the current placement is here as well, and a cancel would end both
-    if task.source.stream == "work" and task.source_placement == orphan[1]:
-        return False  # the node would ack the only message that holds the task: not before it lies elsewhere
-    return back or task.history.placement > orphan[1] or orphan in node.orphans
-
-
-def _find_missing(state: Coordinator, node: NodeView, b: Heartbeat, now: float, out: Out) -> None:
-    """Attempts that reached the node and are not held: after one more beat they are lost (their result may be under way).
-
-    So are those that never seem to reach it, though it beats.
-    """
-    held = {h.task for h in b.held}
-    gone = []
-    for task in node.attempts.values():
-        if task.id in held or task.state is not Life.PLACED or not task.seq:
-            continue
-        if task.seq > b.seen_seq:
-            if now - task.since <= limits.WORK_ACK_WAIT_S:
-                continue
-            task.running = False
-        if task.missed_in < 0:
-            task.missed_in = b.seq
-        else:
-            gone.append(task)
-    lose(state, node, gone, f"node {node.id} does not hold it any more", now, out)
-
-
-def drain_asked(state: Coordinator, event: DrainAsked, now: float, out: Out) -> None:
-    """Take a node out of service, or back into it."""
-    node = state.nodes.get(event.node)
-    if node is None:
-        out.append(Log("warning", f"cannot drain {event.node}: no such node"))
-        return
-    in_service = not (node.drained or node.self_draining)
-    node.drained = not event.resume
-    if node.record.drained != node.drained:
-        node.record = structs.replace(node.record, drained=node.drained)
-        out.append(StoreNode(node.record, node.revision))
-    if event.resume:
-        if not in_service:
-            _ask_to_resume(node, now, out)
-    else:
-        node.resume_asked_at = 0.0
-        out.append(Command(node.id, "drain", deadline_s=event.deadline_s, reason="an operator drains this node"))
-    if node.state is NodeState.ONLINE:
-        change(state, node, cause_of(node), f"drained, by {event.deadline_s:g} s from now", now, out)
-
-
-def _ask_to_resume(node: NodeView, now: float, out: Out) -> None:
-    """Until it has answered it gives back whatever comes, so it gets nothing."""
-    node.resume_asked_at = now
-    out.append(Command(node.id, "resume"))
-
-
-def _resumed(state: Coordinator, node: NodeView, now: float, out: Out) -> None:
-    node.resume_asked_at = 0.0
-    node.self_draining = False
-    if node.state is NodeState.DRAINING:
-        change(state, node, cause_of(node), "taken back into service", now, out)
-
-
-def command_ended(state: Coordinator, event: CommandEnded, now: float, out: Out) -> None:
-    """A node's answer to a command. What was not heard is put right by the node's beats."""
-    node = state.nodes.get(event.node)
-    if event.verb == "resume" and node is not None and node.resume_asked_at and event.answer and event.answer.ok:
-        _resumed(state, node, now, out)
-    if event.answer is None:
-        state.counts["commands unanswered"] += 1
-    elif not event.answer.ok:
-        state.counts["commands refused"] += 1
 
 
 def give_up_registrations(state: Coordinator, now: float) -> None:

@@ -34,8 +34,8 @@ def placed(state: Coordinator, event: Placed, now: float, out: Out) -> None:
     """
     task = state.tasks.get(event.task)
     if task is None:
-        if event.found != GONE and state.done.get(event.task) != event.placement:
-            out.append(Remove(Source("work", event.seq)))
+        if event.found != GONE:
+            _placed_after_all(state, event, out)
         return
     if task.history.placement != event.placement or task.state is not Life.PLACING:
         _placed_late(task, event, out)
@@ -60,6 +60,17 @@ def placed(state: Coordinator, event: Placed, now: float, out: Out) -> None:
     data = TaskEvent(task.id, task.submitter, task.bound, h.placement, h.attempts + 1)
     # When it was decided: the node may well have begun before we heard that it is stored.
     out.append(Emit("task.assigned", task.id, f"{task.id}.{h.placement}.assigned", data, task.placed_at))
+
+
+def _placed_after_all(state: Coordinator, event: Placed, out: Out) -> None:
+    """The task is over. A node that was so quick acks its message itself, if it still lives."""
+    if state.done.get(event.task) == event.placement:
+        ended = state.done_why.get(event.task)
+        node = None if ended is None else state.nodes.get(ended.bound)
+        if node is not None and not node.is_lost():
+            node.unacked.append(event.seq)
+            return
+    out.append(Remove(Source("work", event.seq)))
 
 
 def _look_again(state: Coordinator, task: TaskRecord, now: float) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from enum import Enum
 
 from coordinator.core import tune
-from coordinator.core.actions import AskResults, Emit, Probe
-from coordinator.core.events import Disconnected, LinkBack, LinkLost, ProbeEnded
+from coordinator.core.actions import AskResults, DropNode, Emit, Probe, Remove
+from coordinator.core.events import Disconnected, LinkBack, LinkLost, ProbeEnded, Source
 from coordinator.core.intake import node_changed
 from coordinator.core.life import lose
 from coordinator.core.nodeview import NodeView
@@ -73,7 +73,7 @@ def change(state: Coordinator, node: NodeView, cause: Cause, reason: str, now: f
             Emit(
                 f"node.{word}",
                 node.id,
-                node.next_event(word),
+                node.next_event(word, state.term),
                 NodeEvent(node.id, node.boot, reason[: limits.REASON_MAX]),
             )
         )
@@ -82,8 +82,15 @@ def change(state: Coordinator, node: NodeView, cause: Cause, reason: str, now: f
         node.left = left
         node.gone_at = now
         node.timed_at = NEVER
+        take_acks(node, out)
         lose(state, node, node.attempts.values(), f"node {node.id} was lost: {reason}", now, out)
         state.at(now + tune.FORGET_NODE_S, _forget, node)
+
+
+def take_acks(node: NodeView, out: Out) -> None:
+    """It may have gone between its last successes and their acks: what is left of their WORK is removed here."""
+    out.extend(Remove(Source("work", seq)) for seq in node.unacked)
+    node.unacked.clear()
 
 
 def watch(state: Coordinator, node: NodeView) -> None:
@@ -191,10 +198,38 @@ def link_back(state: Coordinator, event: LinkBack, now: float, out: Out) -> None
         out.append(AskResults(tuple(placed[i : i + tune.ASK_BATCH])))
 
 
+def expect_all(state: Coordinator, now: float, out: Out) -> None:
+    """After a takeover: who is not heard of within one full lease is lost. Of who was away long before nothing is told."""
+    for node in list(state.nodes.values()):
+        if node.heard_at >= now or node.state is not S.LATE:
+            continue
+        away_s = now - node.record.last_seen
+        if away_s > tune.AWAY_S and not node.attempts:
+            _away(state, node, away_s, now, out)
+            continue
+        node.missed = limits.BEATS_MISSED - 1
+        node.next_due = now + node.silence_s()
+        watch(state, node)
+
+
+def _away(state: Coordinator, node: NodeView, away_s: float, now: float, out: Out) -> None:
+    node.state = S.LOST
+    node.gone_at = now
+    node_changed(state, node)
+    if away_s > tune.NODE_RECORD_S:
+        out.append(DropNode(node.id, node.revision))
+        _leave_memory(state, node)
+    else:
+        state.at(now + tune.FORGET_NODE_S, _forget, node)
+
+
 def _forget(state: Coordinator, node: NodeView, now: float, out: Out) -> None:
     """A node that stayed lost leaves memory; its slot is used again."""
-    if node.state is not S.LOST or now - node.gone_at < tune.FORGET_NODE_S or state.nodes.get(node.id) is not node:
-        return
+    if node.state is S.LOST and now - node.gone_at >= tune.FORGET_NODE_S and state.nodes.get(node.id) is node:
+        _leave_memory(state, node)
+
+
+def _leave_memory(state: Coordinator, node: NodeView) -> None:
     del state.nodes[node.id]
     state.slots[node.slot] = None
     state.free_slots.append(node.slot)

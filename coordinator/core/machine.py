@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.core import ends, events, fleet, intake, life, liveness, outcomes, parted, tune
+from coordinator.core import drains, ends, events, fleet, intake, life, liveness, outcomes, parted, tune
 from coordinator.core.actions import Action, Emit
 from coordinator.core.placing import ask, pump
 from coordinator.core.queue import measure_flow
@@ -33,7 +33,7 @@ def taken_over(state: Coordinator, event: events.TakenOver, now: float, out: Out
     """All that the streams held is known: from now on this coordinator acts."""
     state.name, state.term = event.coordinator, event.term
     state.taken_over_at = state.housekept_at = now
-    fleet.expect_all(state, now)
+    liveness.expect_all(state, now, out)
     data = CoordinatorEvent(event.coordinator, event.term)
     out.append(Emit("coordinator.elected", event.coordinator, f"{event.coordinator}.{event.term}.elected", data))
     ask(state, now, out)
@@ -67,13 +67,14 @@ HANDLERS: dict[type, Handler] = {
     events.ResultsAsked: life.results_asked,
     events.NodeRegistering: fleet.registering,
     events.NodeStored: fleet.stored,
+    events.NodeConflicted: drains.conflicted,
     events.NodeKnown: fleet.known,
     events.Beat: fleet.beat,
     events.Disconnected: liveness.disconnected,
     events.ProbeEnded: liveness.probe_ended,
-    events.CommandEnded: fleet.command_ended,
+    events.CommandEnded: drains.command_ended,
     events.CancelAsked: ends.cancel_asked,
-    events.DrainAsked: fleet.drain_asked,
+    events.DrainAsked: drains.drain_asked,
     events.LinkLost: liveness.link_lost,
     events.LinkBack: liveness.link_back,
     events.TakenOver: taken_over,

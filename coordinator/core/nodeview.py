@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET, structs
@@ -35,11 +36,11 @@ class NodeView:
 
     __slots__ = (
         "asleep", "attempts", "backlog_ms", "bad_messages", "bandwidth", "beat_seq", "bit", "blocked", "boot",
-        "closed", "cores", "cores_free", "count", "device", "done", "drained", "events", "failed", "functions",
+        "closed", "cores", "cores_free", "count", "device", "done", "drain_wanted", "drained", "events", "failed", "functions",
         "gone_at", "harvest_state", "heard_at", "id", "idle", "interval_s", "kinds", "last_beat", "left",
         "memory_free", "memory_mb", "missed", "next_due", "orphans", "power", "power_mode", "queue_ms", "record",
         "reported_at", "reserved", "resume_asked_at", "revision", "self_draining", "slot", "slots", "speed", "state",
-        "thermal", "timed_at",
+        "thermal", "timed_at", "unacked",
     )  # fmt: skip
 
     def __init__(self, record: NodeRecord, slot: int, interval_s: float) -> None:
@@ -50,6 +51,7 @@ class NodeView:
         self.boot = record.boot
         self.state = NodeState.LATE
         self.drained = record.drained
+        self.drain_wanted: bool | None = None  # what an operator asked for, until it is stored
         self.self_draining = False
         self.left = False
         self.gone_at = 0.0
@@ -67,6 +69,7 @@ class NodeView:
         self.bad_messages = 0
         self.resume_asked_at = 0.0  # when it was told to take work again, until it says that it does
         self.attempts: dict[str, TaskRecord] = {}
+        self.unacked: deque[int] = deque(maxlen=limits.NODE_QUEUE_MAX)  # WORK of its last successes: left to it to ack
         self.blocked: dict[NeedsClass, None] = {}
         self.reserved: tuple[NeedsClass, int] | None = None
         self.count = 0
@@ -131,10 +134,10 @@ class NodeView:
         """Whether it was given up."""
         return self.state is NodeState.LOST
 
-    def next_event(self, what: str) -> str:
-        """The key of this node's next event: ``<node>.<boot>.<what>.<n>``."""
+    def next_event(self, what: str, term: int) -> str:
+        """The key of this node's next event: ``<node>.<boot>.<what>.<term>.<n>``. Each term counts anew."""
         self.events += 1
-        return f"{self.id}.{self.boot}.{what}.{self.events}"
+        return f"{self.id}.{self.boot}.{what}.{term}.{self.events}"
 
     def silence_s(self) -> float:
         """How long this node may be silent, from its last beat on, before it is lost."""

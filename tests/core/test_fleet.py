@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from coordinator.core import actions as a
 from coordinator.core import events as e
-from coordinator.core import fleet, views
+from coordinator.core import fleet, tune, views
 from schemas import limits
 from schemas.api import ListRequest
 from schemas.device import DeviceCapabilities, DeviceState, FunctionOffer, NetworkQuality
@@ -16,7 +18,7 @@ def test_a_node_registers_by_compare_and_set() -> None:
     w = World(term=3)
     assert w.join("n1") == [
         "store n1 boot 1",
-        "emit node.registered n1.1.registered.1",
+        "emit node.registered n1.1.registered.3.1",
         "answer reply-n1: boot 1 term 3 every 5 s",
     ]
 
@@ -99,7 +101,7 @@ def test_draining_gives_nothing_new_and_resuming_gives_again() -> None:
     w = World()
     w.join("n1")
     lines = w.feed(e.DrainAsked("n1", 30.0))
-    assert lines == ["store n1 boot 1", "command n1 drain", "emit node.draining n1.1.draining.2"]
+    assert lines == ["store n1 boot 1", "command n1 drain", "emit node.draining n1.1.draining.1.2"]
     assert w.records["n1"][0].drained
     w.submit("t1")
     assert w.states() == {"t1": "queued"}
@@ -140,7 +142,7 @@ def test_a_node_that_leaves_is_said_to_have_left() -> None:
     w.join("n1")
     w.beat("n1", leaving=True)
     assert w.state.nodes["n1"].state is NodeState.LEAVING
-    assert w.kill("n1") == ["probe n1", "emit node.left n1.1.left.2"]
+    assert w.kill("n1") == ["probe n1", "emit node.left n1.1.left.1.2"]
 
 
 def test_an_attempt_that_the_node_does_not_hold_is_looked_up_and_moved() -> None:
@@ -267,7 +269,7 @@ def test_an_attempt_whose_message_is_all_that_holds_the_task_is_not_stopped() ->
     w.feed(e.ResultsAsked({"t1": None}))
     w.held_back = [x for x in w.held_back if isinstance(x, a.Place)]
     held = (Held("t1", 1, True),)
-    assert w.beat("n1", held=held) == ["emit node.online n1.1.online.3"], "its place at n2 is not stored yet"
+    assert w.beat("n1", held=held) == ["emit node.online n1.1.online.1.3"], "its place at n2 is not stored yet"
     assert w.beat("n1", held=held) == []
     w.release()
     assert w.beat("n1", held=held) == ["command n1 cancel t1"]
@@ -282,3 +284,58 @@ def test_a_draining_node_that_is_back_keeps_what_lies_nowhere_else() -> None:
     w.beat("n1", held=held, draining=True)
     w.beat("n1", held=held, draining=True)
     assert not [x for x in w.log if x.startswith("command")]
+
+
+def stores(w: World) -> list[tuple[bool, int]]:
+    return [(x.record.drained, x.revision) for x in w.held_back if isinstance(x, a.StoreNode)]
+
+
+def test_a_drain_that_another_write_overtook_is_written_on_top_of_it() -> None:
+    """The second one names the revision before the first, and is refused; what was asked last is written in the end."""
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.feed(e.DrainAsked("n1", 0.0))
+    w.feed(e.DrainAsked("n1", 0.0, resume=True))
+    assert stores(w) == [(True, 1), (False, 1)]
+    first = w.held_back[0]
+    assert isinstance(first, a.StoreNode)
+    w.held_back = []
+    w.feed(e.NodeStored(first.record, "", 2))
+    w.feed(e.NodeConflicted("n1", first.record, 2))
+    assert stores(w) == [(False, 2)]
+    w.release()
+    assert w.feed(e.NodeConflicted("n1", w.records["n1"][0], 3)) == [], "it is written as wanted"
+
+
+def test_a_drain_outlives_a_registration_that_was_under_way() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.feed(e.DrainAsked("n1", 0.0))
+    w.held_back = []
+    w.hold = False
+    w.join("n1", session="s2")  # judged by the record as it was before
+    assert w.state.nodes["n1"].state is NodeState.DRAINING
+    assert w.records["n1"][0].drained
+    assert w.records["n1"][0].boot == 2
+
+
+def test_a_drain_that_met_a_new_boot_is_added_to_its_record() -> None:
+    w = World()
+    w.join("n1")
+    w.hold = True
+    w.feed(e.DrainAsked("n1", 0.0))
+    w.held_back = []
+    new = replace(w.records["n1"][0], session="s2", boot=2)
+    w.feed(e.NodeConflicted("n1", new, 2))
+    [again] = [x for x in w.held_back if isinstance(x, a.StoreNode)]
+    assert (again.record, again.revision) == (replace(new, drained=True), 2)
+
+
+def test_a_living_nodes_record_is_kept_fresh() -> None:
+    w = World()
+    w.join("n1")
+    lines = w.wait(tune.SEEN_AGAIN_S + 10, step_s=1, beating=None)
+    assert lines == ["store n1 boot 1"]
+    assert w.records["n1"][0].last_seen >= w.now - 10

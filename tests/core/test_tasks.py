@@ -360,7 +360,7 @@ def test_a_node_that_is_lost_before_the_result_is_stored_loses_no_attempt_of_it(
     w.submit("t1")
     w.hold = True
     w.feed(e.CancelAsked("t1"))
-    assert w.kill("n1") == ["probe n1", "emit node.lost n1.1.lost.2"]
+    assert w.kill("n1") == ["probe n1", "emit node.lost n1.1.lost.1.2"]
     w.release()
     assert w.state.tasks == {}
 
@@ -408,7 +408,7 @@ def test_a_lost_node_has_its_tasks_looked_up_at_once_and_moved() -> None:
     w.join("n2", cores=1)
     assert w.kill("n1") == [
         "probe n1",
-        "emit node.lost n1.1.lost.2",
+        "emit node.lost n1.1.lost.1.2",
         "emit task.lost t1.1.lost",
         "emit task.lost t2.1.lost",
         "ask t1 t2",
