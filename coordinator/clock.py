@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
+
+
+def _ticks() -> Callable[[], float]:
+    """Linux's monotonic clock stands still while the machine sleeps; a lease does not."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic if boottime is None else partial(time.clock_gettime, boottime)
+
+
+ticks = _ticks()
+"""Seconds that only go forward, through the machine's sleep too where it can tell. Not comparable between machines."""
 
 
 class Clock:
-    """Wall time at the start, plus the monotonic time since: a corrected or wrong wall clock judges nobody."""
+    """The broker's time once `learn` was told it, before that the machine's; plus the ticks since."""
 
     def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
+        self._offset = time.time() - ticks()
+        self._learnt = False
 
     def __call__(self) -> float:
         """Now."""
-        return time.monotonic() + self._offset
+        return ticks() + self._offset
+
+    def learn(self, told: float, at: float) -> None:
+        """The broker's clock had passed `told` when the ticks were `at`. Later ones move ours only forward."""
+        offset = told - at
+        self._offset = max(self._offset, offset) if self._learnt else offset
+        self._learnt = True

@@ -1,7 +1,8 @@
 """Who acts: one key held by compare-and-set, with a lifetime. The revision at which it was taken is the *term*.
 
-The holder renews every ``LEASE_S / 4`` and counts its deadline from *before* each renewal was sent, on the monotonic clock:
-it stops acting before the broker lets the key expire and another take it. Renewals do not change the term.
+The holder renews every ``LEASE_S / 4`` and counts its deadline from *before* each renewal was sent, on a clock that runs
+through the machine's sleep: it stops acting before the broker lets the key expire and another take it. Renewals do not
+change the term.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import contextlib
 import logging
 import math
 import random
-import time
+from datetime import datetime
 
 from msgspec import Struct
 
-from schemas import limits, streams
+from coordinator.clock import ticks
+from schemas import jetstream, limits, streams
 from schemas.bus import Bus
 from schemas.codec import Decoder, encode
 from schemas.errors import Conflict, FogError
@@ -44,16 +46,17 @@ class Lease:
     """The coordinator's lease. `acquire` waits for it; then `keep` renews it until it is lost."""
 
     def __init__(self, bus: Bus, store: Store, name: str) -> None:
+        self._bus, self._name = bus, name
         self._kv = Kv(bus, store, streams.LEASES)
-        self._name = name
         self._revision = 0
         self._deadline = 0.0
         self.term = 0
+        self.told: tuple[float, float] | None = None  # its write by the broker's clock, and our ticks at the answer
 
     @property
     def valid(self) -> bool:
         """Whether we may act at this moment."""
-        return time.monotonic() < self._deadline
+        return ticks() < self._deadline
 
     async def acquire(self) -> int:
         """Wait until the lease is ours; the new term. Candidates look at intervals with jitter, and one write wins."""
@@ -70,14 +73,22 @@ class Lease:
             await asyncio.sleep(RENEW_S * random.uniform(0.3, 0.7))
 
     async def _take(self, revision: int) -> bool:
-        before = time.monotonic()
+        before = ticks()
         try:
             taken = await self._write(revision, Holder(self._name))
         except Conflict:
             return False
         self.term = self._revision = taken
         self._deadline = before + limits.LEASE_S - MARGIN_S
+        await self._ask_when(ticks())
         return True
+
+    async def _ask_when(self, answered: float) -> None:
+        """The broker's time of the write is by its own clock: what we judge deadlines by."""
+        with contextlib.suppress(FogError, ValueError):
+            message = await jetstream.get_message(self._bus, f"KV_{streams.LEASES}", seq=self.term, timeout_s=0.5)
+            if message is not None:
+                self.told = datetime.fromisoformat(message.time).timestamp(), answered
 
     async def _write(self, revision: int, holder: Holder) -> int:
         ttl_s = math.ceil(limits.LEASE_S)
@@ -86,20 +97,23 @@ class Lease:
     async def keep(self) -> None:
         """Renew until somebody else holds the lease; returns then. While the broker does not answer, `valid` ends by itself."""
         while True:
-            before = time.monotonic()
+            before = ticks()
             try:
                 self._revision = await self._write(self._revision, Holder(self._name, self.term))
             except Conflict:
-                if not await self._was_ours(before):
+                known = self._revision
+                if not await self._was_ours():
                     self._deadline = 0.0
                     return
+                if self._revision != known:
+                    continue  # that write is older than `before`: the deadline waits for the next
             except FogError as error:
                 log.warning("the lease was not renewed", extra=fields(error=error.message))
             else:
                 self._deadline = before + limits.LEASE_S - MARGIN_S
             await asyncio.sleep(RENEW_S)
 
-    async def _was_ours(self, before: float) -> bool:
+    async def _was_ours(self) -> bool:
         """A conflict may be with a renewal of our own whose answer was lost: look who wrote last."""
         try:
             entry = await self._kv.get(KEY)
@@ -108,7 +122,6 @@ class Lease:
         except FogError:
             return True  # the broker does not say: try again, `valid` guards meanwhile
         self._revision = entry.revision
-        self._deadline = before + limits.LEASE_S - MARGIN_S
         return True
 
     async def release(self) -> None:
