@@ -11,45 +11,55 @@ import gc
 import logging
 import math
 import random
+from collections import deque
+from functools import partial
 
 from coordinator import takeover
 from coordinator.api import Api
 from coordinator.bodies import Bodies
 from coordinator.clock import Clock
+from coordinator.consumers import Consumers, drop_old_consumers
 from coordinator.core import events as ev
 from coordinator.core.actions import Action
 from coordinator.core.machine import Coordinator, pump, step
+from coordinator.faults import PUMP, Faults, Key, key_of
 from coordinator.inbound import Bad, Inbound
 from coordinator.lease import Lease
 from coordinator.outbound import Outbound
 from coordinator.registrar import Registrar
-from schemas import jetstream, limits, streams, subjects
+from schemas import jetstream, streams, subjects
 from schemas.bus import Bus, Subscription
 from schemas.codec import encode
-from schemas.errors import FogError
+from schemas.errors import Unreachable
 from schemas.event import CoordinatorEvent
 from schemas.eventlog import EventLog
 from schemas.logs import fields
 from schemas.membership import AllReport
-from schemas.pull import Message, Puller
+from schemas.pull import Message
 from schemas.store import Store
 from schemas.task import TaskPriority
 
 log = logging.getLogger("fog.coordinator")
 
 TICK_S = 0.5
-PULL_BATCH = 500
+TURN_MAX = 2_000  # events of one turn
 TASKS_PENDING_MAX = 20_000  # un-acked TASKS of one priority; the core's windows are smaller
 OUTCOMES_PENDING_MAX = 5_000
-SLOW_TURN_S = 1.0
+OUTCOME_BYTES = 64 << 20  # of outcomes under way, beyond which no more are pulled
+REPORTS_PER_S = 2_000
+POISON = "the coordinator cannot handle it: its log says why"
 
 
 class Acting:
-    """The acting coordinator of one term."""
+    """The acting coordinator of one term. `over` is set when it must end before its lease does."""
 
-    def __init__(self, bus: Bus, store: Store, lease: Lease, clock: Clock, name: str, bad: Bad) -> None:
+    def __init__(
+        self, bus: Bus, store: Store, lease: Lease, clock: Clock, name: str, bad: Bad, faults: Faults | None = None
+    ) -> None:
         self._bus, self._store, self._lease, self._clock, self._name = bus, store, lease, clock, name
+        self._faults = faults or Faults()
         self._loop = asyncio.get_running_loop()
+        self.over = asyncio.Event()
         self.state = Coordinator(random.Random())
         self.bodies = Bodies()
         self.events = EventLog(bus, store, f"/fog/coordinator/{name}")
@@ -57,24 +67,41 @@ class Acting:
         self.inbound = Inbound(bus, self.bodies, self._hand_on, bad)
         self.registrar = Registrar(bus, store, self._hand_on, bad, clock)
         self.outbound = Outbound(
-            bus, store, self.bodies, self.events, self.inbound, self.registrar, self._hand_on, self._wake_at, lease.term
+            bus,
+            store,
+            self.bodies,
+            self.events,
+            self.inbound,
+            self.registrar,
+            self._hand_on,
+            self._wake_at,
+            lease.term,
+            self._may,
         )
         self.api = Api(bus, self.state, self._hand_on, bad, clock)
-        self._heard: list[ev.Event] = []
+        self.consumers = Consumers(bus, lease.term, self._may)
+        self._heard: deque[ev.Event] = deque()
         self._turn_due = False
         self._reading = True  # taking over: turns wait
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._ticker: asyncio.Task[None] | None = None
-        self._pullers: list[Puller] = []
-        self._consumers: list[tuple[str, str]] = []
-        self._renewing: asyncio.Task[None] | None = None
         self._subscriptions: list[Subscription] = []
 
+    def _may(self) -> bool:
+        """Whether this term may act at this moment."""
+        return self._lease.valid and not self.over.is_set()
+
+    async def _breathe(self) -> None:
+        """Let others run, the lease's renewal among them. Raises Unreachable once the term is over."""
+        await asyncio.sleep(0)
+        if not self._may():
+            raise Unreachable("the lease ended while taking over")
+
     async def start(self) -> None:
-        """Take over: read what the streams hold, then listen, pull and act."""
-        term = self._lease.term
-        await takeover.drop_old_consumers(self._bus)
+        """Take over: read what the streams hold, then listen, pull and act. Raises Unreachable once the lease is over."""
+        await self._breathe()
+        await drop_old_consumers(self._bus, self._lease.term)
         listen = {
             subjects.done("*", "*"): self.inbound.done,
             subjects.heartbeat("*"): self.inbound.beat,
@@ -83,93 +110,143 @@ class Acting:
         }
         for subject, handler in listen.items():
             self._subscriptions.append(await self._bus.subscribe(subject, handler))
-        read: list[ev.Event] = []
-        await takeover.read_everything(self._bus, self._store, self.inbound, read.append)
-        self._heard[:0] = [*read, ev.TakenOver(self._name, term)]
-        self._reading = False
-        self._turn()
-        self._subscriptions.append(await self._bus.subscribe(subjects.api("*", "*"), self.api.heard))
-        for priority in TaskPriority:
-            await self._pull_tasks(priority, term)
-        await self._pull_outcomes(term)
+        read: deque[ev.Event] = deque()
+        await takeover.read_everything(self._bus, self._store, self.inbound, read.append, self._breathe)
+        await self._take_in(read)
+        self._subscriptions.append(await self._bus.subscribe(subjects.api("*", "*"), self._asked))
+        await self._pull()
+        await self._breathe()
         self._ticker = self._loop.create_task(self._tick())
-        self._bus.publish(subjects.ALL_REPORT, encode(AllReport(term)))
+        self._bus.publish(subjects.ALL_REPORT, encode(AllReport(self._lease.term, self._report_spread_s())))
         # What was read lives long: no collection need look through it.
+        gc.collect()
         gc.freeze()
-        log.info("acting", extra=fields(term=term, coordinator=self._name))
+        log.info("acting", extra=fields(term=self._lease.term, coordinator=self._name))
 
-    async def _pull_tasks(self, priority: TaskPriority, term: int) -> None:
-        name = takeover.consumer_name(f"p{priority:d}", term)
+    async def _take_in(self, read: deque[ev.Event]) -> None:
+        """Give the core what was read, in turns of a bounded size, before what was heard meanwhile."""
+        read.append(ev.TakenOver(self._name, self._lease.term))
+        read.extend(self._heard)
+        self._heard = read
+        self._reading = False
+        while not self.state.term:
+            self._turn()
+            await self._breathe()
 
-        async def make() -> None:
-            await jetstream.create_consumer(
-                self._bus,
+    def _report_spread_s(self) -> float:
+        """All nodes beat at once otherwise, and register anew."""
+        return max(0.5, len(self.state.nodes) / REPORTS_PER_S)
+
+    async def _pull(self) -> None:
+        for priority in TaskPriority:
+            await self.consumers.pull(
                 streams.TASKS,
-                name,
-                filter_subject=subjects.submit(priority, "*", "*"),
-                ack_wait_s=limits.TASKS_ACK_WAIT_S,
-                max_ack_pending=TASKS_PENDING_MAX,
+                f"p{priority:d}",
+                subjects.submit(priority, "*", "*"),
+                self._task,
+                pending_max=TASKS_PENDING_MAX,
+                room=partial(self.state.intake_room, priority),
             )
-
-        def room() -> int:
-            return 0 if self.bodies.full or not self._lease.valid else self.state.intake_room(priority)
-
-        await make()
-        await self._pull(
-            Puller(self._bus, streams.TASKS, name, self._task, batch=PULL_BATCH, on_missing=make, room=room)
+        await self.consumers.pull(
+            streams.OUTCOMES,
+            "outcomes",
+            subjects.outcome("*", "*"),
+            self.inbound.outcome,
+            pending_max=OUTCOMES_PENDING_MAX,
+            room=lambda: OUTCOMES_PENDING_MAX if self.inbound.outcome_bytes < OUTCOME_BYTES else 0,
         )
-        self._consumers.append((streams.TASKS, name))
-
-    async def _pull_outcomes(self, term: int) -> None:
-        name = takeover.consumer_name("outcomes", term)
-
-        async def make() -> None:
-            await jetstream.create_consumer(
-                self._bus,
-                streams.OUTCOMES,
-                name,
-                filter_subject=subjects.outcome("*", "*"),
-                ack_wait_s=limits.TASKS_ACK_WAIT_S,
-                max_ack_pending=OUTCOMES_PENDING_MAX,
-            )
-
-        await make()
-        await self._pull(
-            Puller(self._bus, streams.OUTCOMES, name, self.inbound.outcome, batch=PULL_BATCH, on_missing=make)
-        )
-        self._consumers.append((streams.OUTCOMES, name))
-
-    async def _pull(self, puller: Puller) -> None:
-        self._pullers.append(puller)
-        await puller.start()
 
     def _task(self, message: Message) -> None:
         self.inbound.task(message)
 
+    def _asked(self, subject: str, reply: str, data: bytes, headers: bytes) -> None:
+        """A request of the API; without the lease another answers it."""
+        if self._may():
+            self.api.heard(subject, reply, data, headers)
+
     def _hand_on(self, event: ev.Event) -> None:
         self._heard.append(event)
+        self._turn_soon()
+
+    def _turn_soon(self) -> None:
         if not self._turn_due:
             self._turn_due = True
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Give the core everything that came together, place what can be placed, and say the outcome."""
+        """Give the core what came together (of much, a part: the lease is renewed between), place what can be placed."""
         self._turn_due = False
-        if self._reading or not self._lease.valid:
+        if self._reading or not self._may():
             return  # kept for when the lease is renewed; gone with the term otherwise
         now = self._clock()
-        heard, self._heard = self._heard, []
         wanted: list[Action] = []
-        for event in heard:
+        sound = self._step_all(wanted, now)
+        said = self._do(wanted, now)  # what was decided before a fault is right
+        if said and sound and self._pump(now):
+            self.consumers.ask()
+        if self._heard:
+            self._turn_soon()
+
+    def _step_all(self, wanted: list[Action], now: float) -> bool:
+        """Whether the core took it all; what it wants is in `wanted`."""
+        heard, poison = self._heard, self._faults.poison
+        for _ in range(min(len(heard), TURN_MAX)):
+            event = heard.popleft()
+            if poison and key_of(event) in poison and self._refuse(event):
+                continue
             try:
                 wanted += step(self.state, event, now)
             except Exception:
                 log.exception("an event could not be handled", extra=fields(event=f"{event!r:.300}"))
-                self.inbound.bad.add("event", type(event).__name__, "could not be handled")
-        wanted += pump(self.state, now)
+                if not self._survives(key_of(event), now):
+                    return False
+        return True
+
+    def _pump(self, now: float) -> bool:
+        try:
+            wanted = pump(self.state, now)
+        except Exception:
+            log.exception("what waits could not be placed")
+            return self._survives(PUMP, now)
+        return self._do(wanted, now)
+
+    def _do(self, wanted: list[Action], now: float) -> bool:
+        """Say it, if we still may: a long turn may outlive the lease. What was decided and not said ends the term."""
+        if wanted and not self._lease.valid:
+            self._end("the lease ended within a turn")
+            return False
         self.outbound.do(wanted, now)
-        for puller in self._pullers:
-            puller.ask()
+        return True
+
+    def _survives(self, key: Key, now: float) -> bool:
+        """After a fault the state may be half changed, so the term ends; unless it fails at this again and again, and has
+        no message that could be left out."""
+        self.inbound.bad.add("event", key[0], "could not be handled")
+        poison = self._faults.add(key, now)
+        if poison and not key[1] and self.state.term:
+            return True
+        self._end(f"a fault at {key[0]} {key[1]}".rstrip())
+        return False
+
+    def _refuse(self, event: ev.Event) -> bool:
+        """Leave out an event at which the core fails every time. A task that it was about ends with a result that says so."""
+        kind, about = key_of(event)
+        if not about:
+            return False
+        self.inbound.bad.add("event", kind, f"left out, since it cannot be handled: {about}")
+        match event:
+            case ev.TaskArrived() | ev.OutcomeArrived():
+                self.outbound.refuse(event.head.id, event.head.submitter, event.source, POISON)
+            case ev.WorkFound() if event.node == subjects.WAITING:
+                self.outbound.refuse(event.head.id, event.head.submitter, event.source, POISON)
+            case ev.TaskUnreadable():
+                self.outbound.refuse(event.task, event.submitter, event.source, POISON)
+        return True
+
+    def _end(self, why: str) -> None:
+        if not self.over.is_set():
+            log.error("this term ends", extra=fields(term=self._lease.term, why=why))
+            self.over.set()
 
     def _wake_at(self, at: float) -> None:
         if at >= self._alarm_at:
@@ -195,42 +272,32 @@ class Acting:
     def link_back(self) -> None:
         """Our connection to the broker is back."""
         self._hand_on(ev.LinkBack())
-        if not self._reading and (self._renewing is None or self._renewing.done()):
-            self._renewing = self._loop.create_task(self._renew_consumers())
+        if not self._reading:
+            self.consumers.renew(self._now_stored)
 
-    async def _renew_consumers(self) -> None:
-        """Acks went with the old connection. What they were for is delivered anew, and acked or judged again."""
-        left = list(self._consumers)
-        while left and not self._reading:
-            try:
-                last = jetstream.last_seq(await jetstream.stream_info(self._bus, streams.TASKS))
-                self.inbound.fresh_after_seq = max(self.inbound.fresh_after_seq, last)
-                while left:
-                    await jetstream.delete_consumer(self._bus, *left[-1])  # its puller makes it anew
-                    left.pop()
-            except FogError:
-                await asyncio.sleep(TICK_S)
+    async def _now_stored(self) -> None:
+        """What TASKS holds by now may have been delivered before."""
+        last = jetstream.last_seq(await jetstream.stream_info(self._bus, streams.TASKS))
+        self.inbound.fresh_after_seq = max(self.inbound.fresh_after_seq, last)
 
     async def stop(self, reason: str) -> None:
-        """Stop listening, pulling and acting. With a valid lease the last events are still said."""
+        """Stop listening, pulling and acting. With a valid lease the last events are still said; else nothing any more."""
         if self._lease.valid:
             data = CoordinatorEvent(self._name, self._lease.term, reason)
             key = f"{self._name}.{self._lease.term}.stopped"
             self.events.emit("coordinator.stopped", self._name, key, data, self._clock())
+        else:
+            self._store.close()
         self._reading = True
-        if self._ticker is not None:
-            self._ticker.cancel()
-        if self._alarm is not None:
-            self._alarm.cancel()
-        if self._renewing is not None:
-            self._renewing.cancel()
-        for puller in self._pullers:
-            await puller.stop()
-        for subscription in self._subscriptions:
-            await subscription.close()
         self.outbound.stop()
         self.registrar.stop()
         self.api.stop()
+        for waker in (self._ticker, self._alarm):
+            if waker is not None:
+                waker.cancel()
+        for subscription in self._subscriptions:
+            await subscription.close()
+        await self.consumers.stop()
         if self._lease.valid:
             await self.events.drain(1.0)
-        self.events.close()
+        gc.unfreeze()

@@ -166,7 +166,7 @@ class Api:
             return api.Done("cancelled")
         ended, stored = await self._look_up(request.task)
         if ended is not None:
-            raise Refusal("done", f"{request.task} has already {ended.state.value}", field="task")
+            raise Refusal("done", f"{request.task} has ended already: {ended.state.value}", field="task")
         if stored is None:
             raise Refusal(
                 "unknown-task", f"there is no task {request.task}", "`fog tasks` lists those without a result", "task"
@@ -184,7 +184,12 @@ class Api:
         if not messages:
             return None, None
         message = messages[0]
-        return None, (self._task(message.data), ev.Source("tasks", message.seq), message.time)
+        head = self._task(message.data)
+        if subjects.submitted_by(message.subject) != (head.submitter, task) or head.id != task:
+            raise Refusal(
+                "unknown-task", f"what is stored as {task} is not a task", "it fails once it is taken in", "task"
+            )
+        return None, (head, ev.Source("tasks", message.seq), message.time)
 
 
 def _ended_info(result: ResultHead, why: api.Why | None) -> api.TaskInfo:

@@ -1,19 +1,19 @@
-"""The submitted messages of tasks, as they came, for as long as they may be needed to place (or move) them.
+"""The submitted messages of tasks, as they came: a cache, so that placing (or moving) many at once needs no reading.
 
-Bodies of tasks that lie in a node's queue could be read again from FOG_WORK; they are kept here only so that moving many
-at once needs no reading, and only up to `LOOSE_BYTES`.
+A body that is not here is read again from the message that is its task's place. So nothing waits for room here: not a
+critical task behind large ones, and not the intake.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-HELD_BYTES = 64 << 20  # beyond this, no more TASKS are pulled
+HELD_BYTES = 64 << 20
 LOOSE_BYTES = 32 << 20
 
 
 class Bodies:
-    """Bodies by task id: *held* until the task is placed, *loose* (evicted oldest first) afterwards."""
+    """Bodies by task id: *held* until the task is placed, as far as there is room; else *loose*, the oldest evicted first."""
 
     def __init__(self) -> None:
         self._held: dict[str, bytes] = {}
@@ -24,6 +24,9 @@ class Bodies:
     def hold(self, task: str, body: bytes) -> None:
         """Keep the body of a task that is yet to be placed. The first one counts: a task never changes."""
         if task in self._held:
+            return
+        if self.held_bytes + len(body) > HELD_BYTES:
+            self.keep(task, body)
             return
         loose = self._loose.pop(task, None)
         if loose is not None:
@@ -43,6 +46,12 @@ class Bodies:
         if body is None:
             return
         self.held_bytes -= len(body)
+        self.keep(task, body)
+
+    def keep(self, task: str, body: bytes) -> None:
+        """Keep a body while there is room. Its task lies in a queue, or may be over already."""
+        if task in self._held or task in self._loose:
+            return
         self._loose[task] = body
         self.loose_bytes += len(body)
         while self.loose_bytes > LOOSE_BYTES:
@@ -56,8 +65,3 @@ class Bodies:
         body = self._loose.pop(task, None)
         if body is not None:
             self.loose_bytes -= len(body)
-
-    @property
-    def full(self) -> bool:
-        """Whether no more TASKS should be pulled for now."""
-        return self.held_bytes >= HELD_BYTES

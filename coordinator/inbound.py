@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter, deque
 from collections.abc import Callable
 
@@ -21,14 +22,14 @@ from coordinator.core.events import (
     TaskUnreadable,
     WorkFound,
 )
-from schemas import subjects
+from schemas import limits, subjects
 from schemas.bus import Bus
 from schemas.codec import Decoder
 from schemas.errors import BadInput
 from schemas.jetstream import StoredMessage
 from schemas.logs import fields
 from schemas.membership import Heartbeat
-from schemas.names import NODE_CONNECTION
+from schemas.names import NODE_CONNECTION, check_id
 from schemas.pull import Message
 from schemas.streams import RESULTS
 from schemas.task import Outcome, ResultHead, ResultState, TaskHead, Work
@@ -36,6 +37,8 @@ from schemas.task import Outcome, ResultHead, ResultState, TaskHead, Work
 log = logging.getLogger("fog.inbound")
 
 BAD_KEPT = 20
+_ID = r"([a-z0-9-]{1,63})"
+_result_of = re.compile(rf"{re.escape(subjects.ROOT)}\.(?:done|result)\.{_ID}\.{_ID}").fullmatch
 REPUBLISHED = f"Nats-Stream: {RESULTS}\r\n".encode()
 
 
@@ -70,6 +73,8 @@ class Inbound:
         self._bodies = bodies
         self._hand_on = hand_on
         self.bad = bad
+        self.outcome_bytes = 0  # of outcomes that were not removed yet, without their tasks' bodies
+        self._outcomes: dict[int, int] = {}
         self.fresh_after_seq = 0  # TASKS up to this sequence were stored before we took over
         self._task = Decoder(TaskHead)
         self._work = Decoder(Work)
@@ -89,8 +94,11 @@ class Inbound:
             return
         submitter, task = named
         try:
+            if len(message.data) > limits.TASK_MAX:
+                raise BadInput("task", f"{len(message.data):,} bytes are more than the {limits.TASK_MAX:,} of a task")
             head = self._task(message.data)
-            _must_match(head, submitter, task)
+            if subjects.submit(head.priority, head.submitter, head.id) != message.subject:
+                _complain(head, submitter, task)
         except BadInput as error:
             self.bad.add("task", message.subject, str(error))
             self._hand_on(TaskUnreadable(task, submitter, error.message, source))
@@ -104,17 +112,29 @@ class Inbound:
         try:
             outcome = self._outcome(message.data)
             head = self._task(outcome.task)
-            node, task = subjects.tail(message.subject, 1)
-            if node != outcome.node or task != head.id:
+            if message.subject != subjects.outcome(check_id("node", outcome.node), check_id("id", head.id)):
                 raise BadInput("node", "not the one that the subject names")
+            check_id("submitter", head.submitter)
         except (BadInput, ValueError) as error:
             self.bad.add("outcome", message.subject, str(error))
             message.term(self._bus, "not an outcome")
             return
-        self._bodies.hold(head.id, bytes(outcome.task))
+        # Its task may be over: then nobody would tell that the body can go.
+        body = bytes(outcome.task)
+        self._bodies.keep(head.id, body)
+        self._count_outcome(message.seq, len(message.data) - len(body))
         # The event carries on only what is decided by; the body waits in `bodies`.
         bare = msgspec.structs.replace(outcome, task=msgspec.Raw(b""))
         self._hand_on(OutcomeArrived(head, bare, Source("outcomes", message.seq, message.reply)))
+
+    def _count_outcome(self, seq: int, size: int) -> None:
+        self.outcome_over(seq)
+        self._outcomes[seq] = size
+        self.outcome_bytes += size
+
+    def outcome_over(self, seq: int) -> None:
+        """An outcome is removed: what it told is stored elsewhere, or of no use."""
+        self.outcome_bytes -= self._outcomes.pop(seq, 0)
 
     def beat(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
         """A heartbeat. Its subject is what the broker lets a node publish on, so it must be the node that it names."""
@@ -138,11 +158,11 @@ class Inbound:
 
     def _result_head(self, subject: str, data: bytes) -> ResultHead | None:
         """What a stored result says. One that cannot be read still ends its task, which the subject names: it is stored."""
-        try:
-            submitter, task = subjects.tail(subject, 1)
-        except ValueError:
+        named = _result_of(subject)
+        if named is None:
             self.bad.add("result", subject, "not a result's subject")
             return None
+        submitter, task = named[1], named[2]
         try:
             result = self._result(data)
             if result.task != task or result.submitter != submitter:
@@ -167,14 +187,16 @@ class Inbound:
         try:
             work = self._work(message.data)
             head = self._task(work.task)
-            node, task = subjects.tail(message.subject, 1)
-            if task != head.id:
+            check_id("submitter", head.submitter)
+            node = subjects.tail(message.subject, 1)[0]
+            if node != subjects.WAITING:
+                check_id("node", node)
+            if message.subject != subjects.work(node, check_id("id", head.id)):
                 raise BadInput("task", "not the one that the subject names")
         except (BadInput, ValueError) as error:
             self.bad.add("work", message.subject, str(error))
             return None
-        self._bodies.hold(head.id, bytes(work.task))
-        self._bodies.loosen(head.id)  # it lies in a queue
+        self._bodies.keep(head.id, bytes(work.task))  # it lies in a queue
         source = Source("work", message.seq)
         return WorkFound(head, work.history, node, source, work.deadline_at, work.not_before, work.reason)
 
@@ -183,8 +205,7 @@ class Inbound:
         return self._result_head(message.subject, message.data)
 
 
-def _must_match(head: TaskHead, submitter: str, task: str) -> None:
-    if head.id != task:
-        raise BadInput("id", "not the one that the subject names")
-    if head.submitter != submitter:
-        raise BadInput("submitter", "not the one that the subject names")
+def _complain(head: TaskHead, submitter: str, task: str) -> None:
+    told = {"id": head.id == task, "submitter": head.submitter == submitter, "priority": False}
+    field = next(name for name, right in told.items() if not right)
+    raise BadInput(field, "not the one that the subject names")

@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from coordinator.bodies import Bodies
 from coordinator.core import actions as act
+from coordinator.core import tune
 from coordinator.core.events import (
     CommandEnded,
     Concluded,
@@ -23,6 +24,7 @@ from coordinator.core.events import (
 )
 from coordinator.inbound import Inbound
 from coordinator.registrar import Registrar
+from coordinator.remover import STREAM_OF, Remover
 from coordinator.splits import Splitter
 from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus
@@ -33,15 +35,14 @@ from schemas.logs import fields
 from schemas.membership import NodeAnswer, NodeCommand
 from schemas.pull import ack
 from schemas.store import Ack, Store
-from schemas.task import Outcome, Result, ResultHead, Work
+from schemas.task import Outcome, Result, ResultHead, ResultState, Work
 
 log = logging.getLogger("fog.coordinator")
 
 PLACE_GIVE_UP_S = 30.0
 COMMAND_S = 2.0
-AGAIN_S = 0.5  # between two tries of what must not be given up
-DELETE_TRIES = 20
-STREAM_OF = {"tasks": streams.TASKS, "work": streams.WORK, "outcomes": streams.OUTCOMES}
+AGAIN_S = (0.5, 5.0)  # between two tries of what must not be given up: the first wait, and the longest
+READS_MAX = 16  # bodies that are read again at a time
 
 _answer = Decoder(NodeAnswer)
 _work = Decoder(Work)
@@ -49,7 +50,10 @@ _outcome = Decoder(Outcome)
 
 
 class Outbound:
-    """Does what the core wants, in order. `hand_on` takes the events that come back. One for each term of a coordinator."""
+    """Does what the core wants, in order. `hand_on` takes the events that come back, `may` says whether the lease is valid.
+
+    One for each term of a coordinator: after `stop` nothing is said any more.
+    """
 
     def __init__(
         self,
@@ -62,12 +66,18 @@ class Outbound:
         hand_on: Callable[[Event], None],
         wake_at: Callable[[float], None],
         term: int,
+        may: Callable[[], bool],
     ) -> None:
         self._bus, self._store, self._bodies, self._events = bus, store, bodies, events
         self._inbound, self._registrar = inbound, registrar
         self._splitter = Splitter(bus, store)
-        self._hand_on, self._wake_at, self._term = hand_on, wake_at, term
+        self._hand_on, self._wake_at, self._term, self._may = hand_on, wake_at, term, may
+        self._remover = Remover(bus, may)
+        self._recording: set[str] = set()  # tasks of which a result is on its way
+        self._refused: dict[str, Source] = {}  # messages that go once their task's result is stored
+        self._reading = asyncio.Semaphore(READS_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
         self._now = 0.0
         self._do: dict[type, Callable[[Any], None]] = {
             act.Place: self._place,
@@ -80,6 +90,7 @@ class Outbound:
             act.Probe: lambda a: self._spawn(self._probe(a)),
             act.Command: lambda a: self._spawn(self._command(a)),
             act.StoreNode: lambda a: self._spawn(self._registrar.store(a.record, a.revision, a.reply)),
+            act.DropNode: lambda a: self._spawn(self._registrar.drop(a.node, a.revision)),
             act.Answer: lambda a: self._registrar.answer(a.reply, a.registered),
             act.Log: _log,
             act.WakeAt: lambda a: self._wake_at(a.at),
@@ -88,6 +99,8 @@ class Outbound:
     def do(self, wanted: list[act.Action], now: float) -> None:
         """Carry out a turn's actions. One that cannot be done is logged, and the rest is done all the same."""
         self._now = now
+        if self._stopped:
+            return
         do = self._do
         for action in wanted:
             try:
@@ -100,10 +113,15 @@ class Outbound:
 
     def stop(self) -> None:
         """Drop what waits for answers: this term is over."""
+        self._stopped = True
+        self._remover.stop()
         for task in self._tasks:
             task.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._stopped:
+            work.close()
+            return
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -126,12 +144,13 @@ class Outbound:
         """The body is kept here no longer: read it from where the task lies now."""
         placement = place.history.placement
         try:
-            body = await self._read_body(place.source)
+            async with self._reading:
+                body = await self._read_body(place.source)
         except FogError as error:
             self._hand_on(PlaceFailed(place.task, placement, error.message))
             return
         if body is None:
-            self._hand_on(PlaceFailed(place.task, placement, "its message is gone", final=True))
+            self._hand_on(PlaceFailed(place.task, placement, "its message is gone", gone=True))
             return
         self._publish(place, body)
 
@@ -159,51 +178,47 @@ class Outbound:
             place.reason[: limits.REASON_MAX],
         )
         task, placement = place.task, place.history.placement
+        subject = subjects.work(place.node, task)
 
         def on_answer(answer: Ack | FogError) -> None:
             if isinstance(answer, Ack):
                 if answer.duplicate:
-                    self._spawn(self._look_at(task, placement, answer.seq))
+                    self._spawn(self._look_at(subject, task, placement, answer.seq))
                     return
                 self._bodies.loosen(task)
                 self._hand_on(Placed(task, placement, answer.seq))
             else:
                 self._hand_on(PlaceFailed(task, placement, answer.message, final=isinstance(answer, BadInput)))
 
-        subject = subjects.work(place.node, task)
         self._store.post(subject, encode(work), f"{task}.{placement}", on_answer, give_up_s=PLACE_GIVE_UP_S)
 
-    async def _look_at(self, task: str, placement: int, seq: int) -> None:
-        """*Duplicate* does not mean placed: it tells where the earlier one was stored. Is it there still?"""
+    async def _look_at(self, subject: str, task: str, placement: int, seq: int) -> None:
+        """*Duplicate* does not mean placed: it tells where the earlier one was stored. Is it there still, and for this node?"""
+        wait_s = AGAIN_S[0]
         while True:
             try:
                 message = await jetstream.get_message(self._bus, streams.WORK, seq=seq)
                 break
             except FogError:
-                await asyncio.sleep(AGAIN_S)
-        there = message is not None and message.subject.endswith("." + task)
-        self._hand_on(Placed(task, placement, seq, "there" if there else "gone"))
+                await asyncio.sleep(wait_s)
+                wait_s = min(AGAIN_S[1], 2 * wait_s)
+        self._hand_on(Placed(task, placement, seq, _found(message, subject, task)))
 
     def _remove(self, remove: act.Remove) -> None:
         source = remove.source
+        if source.stream == "outcomes":
+            self._inbound.outcome_over(source.seq)
         if source.reply:
             ack(self._bus, source.reply)
         else:
-            self._spawn(self._delete(source))
-
-    async def _delete(self, source: Source) -> None:
-        for _ in range(DELETE_TRIES):
-            try:
-                await jetstream.delete_message(self._bus, STREAM_OF[source.stream], source.seq)
-                return
-            except FogError as error:
-                problem = error.message
-                await asyncio.sleep(AGAIN_S)
-        log.error("a message was not removed", extra=fields(stream=source.stream, seq=source.seq, error=problem))
+            self._remover.add(source)
 
     # Results
 
     def _conclude(self, end: act.Conclude) -> None:
+        if end.task in self._recording:
+            return  # the core says it again while there is no answer; it is being tried all the same
+        self._recording.add(end.task)
         result = Result(
             end.task,
             end.submitter,
@@ -222,37 +237,52 @@ class Outbound:
             end.task, subjects.result(end.submitter, end.task), encode(result), f"{end.task}.{end.state.value}"
         )
 
-    def _record(self, task: str, subject: str, data: bytes, msg_id: str) -> None:
+    def refuse(self, task: str, submitter: str, source: Source, reason: str) -> None:
+        """End a task that the core cannot handle: a failed result says so, then its message goes."""
+        self._refused[task] = source
+        self._conclude(act.Conclude(task, submitter, ResultState.FAILED, reason))
+
+    def _record(self, task: str, subject: str, data: bytes, msg_id: str, wait_s: float = AGAIN_S[0]) -> None:
         def on_answer(answer: Ack | FogError) -> None:
-            if isinstance(answer, Ack):
-                self._hand_on(Concluded(task))
-            elif isinstance(answer, StoreRefused) and answer.exists:
-                self._hand_on(Concluded(task, refused=True))
+            refused = isinstance(answer, StoreRefused) and answer.exists
+            if refused or isinstance(answer, Ack):
+                self._recording.discard(task)
+                if task in self._refused:
+                    self._remove(act.Remove(self._refused.pop(task)))
+                self._hand_on(Concluded(task, refused=refused))
             else:
-                log.error("a result was not stored", extra=fields(task=task, error=answer.message))
-                self._spawn(self._record_again(task, subject, data, msg_id))
+                log.error("a result was not stored", extra=fields(task=task, error=str(answer)))
+                self._spawn(self._record_again(task, subject, data, msg_id, wait_s))
 
         self._store.post(subject, data, msg_id, on_answer)
 
-    async def _record_again(self, task: str, subject: str, data: bytes, msg_id: str) -> None:
-        await asyncio.sleep(AGAIN_S)
-        self._record(task, subject, data, msg_id)
+    async def _record_again(self, task: str, subject: str, data: bytes, msg_id: str, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
+        self._record(task, subject, data, msg_id, min(AGAIN_S[1], 2 * wait_s))
 
     async def _ask_results(self, ask: act.AskResults) -> None:
         found: dict[str, ResultHead | None] = {task: None for _, task in ask.tasks}
         wanted = [subjects.result(submitter, task) for submitter, task in ask.tasks]
-        while True:
-            try:
-                messages = await jetstream.multi_last(self._bus, streams.RESULTS, wanted)
-                break
-            except FogError as error:
-                log.warning("stored results could not be read, trying again", extra=fields(error=error.message))
-                await asyncio.sleep(AGAIN_S)
+        try:
+            async with asyncio.timeout(tune.ASK_AGAIN_S):  # then the core asks again
+                messages = await self._stored_results(wanted)
+        except TimeoutError:
+            return
         for message in messages:
             head = self._inbound.result(message)
             if head is not None:
                 found[head.task] = head
         self._hand_on(ResultsAsked(found))
+
+    async def _stored_results(self, wanted: list[str]) -> list[jetstream.StoredMessage]:
+        wait_s = AGAIN_S[0]
+        while True:
+            try:
+                return await jetstream.multi_last(self._bus, streams.RESULTS, wanted)
+            except FogError as error:
+                log.warning("stored results could not be read, trying again", extra=fields(error=error.message))
+                await asyncio.sleep(wait_s)
+                wait_s = min(AGAIN_S[1], 2 * wait_s)
 
     # Nodes
 
@@ -276,12 +306,20 @@ class Outbound:
         self._hand_on(CommandEnded(command.node, command.verb, command.task, answer))
 
     async def _request(self, node: str, verb: str, command: NodeCommand, timeout_s: float) -> NodeAnswer:
+        if not self._may():
+            raise Unreachable("the lease is over: nothing is said to nodes")
         reply = await self._bus.request(subjects.command(node, verb), encode(command), timeout_s)
         try:
             return _answer(reply)
         except BadInput as error:
             self._inbound.bad.add("answer", subjects.command(node, verb), str(error))
             raise Unreachable(f"{node} answered what cannot be read") from None
+
+
+def _found(message: jetstream.StoredMessage | None, subject: str, task: str) -> str:
+    if message is None or not message.subject.endswith("." + task):
+        return "gone"
+    return "there" if message.subject == subject else "elsewhere"
 
 
 def _body_of(stream: str, data: bytes) -> bytes:

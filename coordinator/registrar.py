@@ -15,7 +15,7 @@ import logging
 import secrets
 from collections.abc import Callable
 
-from coordinator.core.events import Event, NodeRegistering, NodeStored
+from coordinator.core.events import Event, NodeConflicted, NodeRegistering, NodeStored
 from coordinator.inbound import Bad
 from schemas import streams
 from schemas.bus import Bus
@@ -93,27 +93,46 @@ class Registrar:
         request = self._open[reply]
         try:
             async with self._turnstile:
-                entry = await self._kv.get(request.node, even_deleted=True)
-            record = self._record(entry.value) if entry is not None and not entry.deleted else None
+                record, revision = await self._read(request.node)
         except FogError as error:
             self._open.pop(reply, None)
             log.warning("a registration could not be looked up", extra=fields(node=request.node, error=error.message))
-            return
-        self._hand_on(NodeRegistering(request, record, entry.revision if entry else 0, reply))
+        except Exception:
+            self._open.pop(reply, None)
+            log.exception("a registration failed", extra=fields(node=request.node))
+        else:
+            self._hand_on(NodeRegistering(request, record, revision, reply))
+
+    async def _read(self, node: str) -> tuple[NodeRecord | None, int]:
+        """What the bucket holds of a node, and its revision (a delete mark has one, too; 0: nothing)."""
+        entry = await self._kv.get(node, even_deleted=True)
+        if entry is None:
+            return None, 0
+        return None if entry.deleted else self._record(entry.value), entry.revision
 
     async def store(self, record: NodeRecord, revision: int, reply: str) -> None:
         """Write a node's record by compare-and-set; on a conflict read again, and have it judged again."""
         try:
-            written = await self._kv.update(record.node, encode(record), revision)
-        except Conflict:
-            if reply in self._open:
-                self._spawn(reply)
-            return
+            try:
+                written = await self._kv.update(record.node, encode(record), revision)
+            except Conflict:
+                if not reply:
+                    self._hand_on(NodeConflicted(record.node, *await self._read(record.node)))
+                elif reply in self._open:
+                    self._spawn(reply)
+                return
         except FogError as error:
             self._open.pop(reply, None)
             log.warning("a node's record was not stored", extra=fields(node=record.node, error=error.message))
             return
         self._hand_on(NodeStored(record, reply, written))
+
+    async def drop(self, node: str, revision: int) -> None:
+        """Delete a node's record, unless somebody wrote it meanwhile."""
+        try:
+            await self._kv.delete(node, revision)
+        except FogError as error:
+            log.info("a node's record was not deleted", extra=fields(node=node, error=error.message))
 
     def answer(self, reply: str, registered: Registered) -> None:
         """Answer a registration, for good or for now."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from coordinator.acting import Acting
 from coordinator.clock import Clock
+from coordinator.faults import Faults
 from coordinator.inbound import Bad
 from coordinator.lease import Lease
 from schemas import jetstream
@@ -30,6 +31,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._acting: Acting | None = None
         self._bad = Bad()
+        self._faults = Faults()
         self._clock = Clock()
 
     def stop(self) -> None:
@@ -84,25 +86,36 @@ class Service:
         await self._or_stop(acquiring)
         if self._stopping.is_set():
             return
+        if lease.told is not None:
+            self._clock.learn(*lease.told)
         keeping = asyncio.ensure_future(lease.keep())
         # A store of this term's own: what it still wants to say when the lease is gone is never said.
         store = Store(bus, allowed=lambda: lease.valid)
-        self._acting = acting = Acting(bus, store, lease, self._clock, self._name, self._bad)
+        self._acting = acting = Acting(bus, store, lease, self._clock, self._name, self._bad, self._faults)
+        over = asyncio.ensure_future(acting.over.wait())
+        failed = True
         try:
-            await acting.start()
-            await self._or_stop(keeping)
+            await self._or_stop(asyncio.ensure_future(acting.start()))
+            await self._or_stop(
+                asyncio.ensure_future(asyncio.wait({keeping, over}, return_when=asyncio.FIRST_COMPLETED))
+            )
+            failed = False
             level = logging.INFO if self._stopping.is_set() else logging.WARNING
             log.log(level, "stepping down", extra=fields(term=lease.term))
         except FogError as error:
             log.error("could not take over, trying again", extra=fields(error=error.message))
-            await asyncio.sleep(AGAIN_S)
+        except Exception:
+            log.exception("could not take over, trying again")
         finally:
             self._acting = None
             keeping.cancel()
+            over.cancel()
             await acting.stop("stopping" if self._stopping.is_set() else "lease lost")
             store.close()
             if lease.valid:
                 await lease.release()
+        if failed and not self._stopping.is_set():
+            await asyncio.sleep(AGAIN_S)  # another may do better
 
     async def _or_stop(self, work: asyncio.Future[Any]) -> None:
         """Wait for `work`, or until told to stop, which cancels it."""

@@ -1,15 +1,17 @@
-"""What a new holder of the lease does before it acts: everything that the streams know is fed into the core.
+"""What a new holder of the lease reads before it acts: everything that the streams know is fed into the core.
 
-The order matters. The old term's consumers go first, so that nobody else takes anything; results are listened to before
+The order matters. The old term's consumers are gone by now, so nobody else takes anything; results are listened to before
 they are read, so that none is missed between; TASKS and OUTCOMES are pulled only once the rest is known.
+
+A large fleet takes longer to read than a lease lasts: after every page others of this process run, its renewal among them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from coordinator.core.events import Event, NodeKnown, ResultSeen, WorkFound
+from coordinator.core.events import Event, NodeKnown, ResultSeen
 from coordinator.inbound import Inbound
 from schemas import jetstream, streams, subjects
 from schemas.bus import Bus
@@ -22,38 +24,32 @@ from schemas.store import Store
 
 log = logging.getLogger("fog.takeover")
 
-CONSUMER = "FOG_coordinator_"
+RESULTS_PAGE = 500
 
 
-def consumer_name(what: str, term: int) -> str:
-    """The consumer of a term: ``FOG_coordinator_7_outcomes``."""
-    return f"{CONSUMER}{term}_{what}"
+async def read_everything(
+    bus: Bus, store: Store, inbound: Inbound, feed: Callable[[Event], None], breathe: Callable[[], Awaitable[None]]
+) -> None:
+    """Feed the nodes, the work in queues and waiting, and the results of that work.
 
-
-async def drop_old_consumers(bus: Bus) -> None:
-    """Delete the consumers of earlier terms; what they held is delivered anew."""
-    for stream in (streams.TASKS, streams.OUTCOMES):
-        for name in await jetstream.consumers(bus, stream):
-            if name.startswith(CONSUMER):
-                await jetstream.delete_consumer(bus, stream, name)
-
-
-async def read_everything(bus: Bus, store: Store, inbound: Inbound, feed: Callable[[Event], None]) -> None:
-    """Feed the nodes, the work in queues and waiting, and the results of that work."""
+    `breathe` is awaited after every page: it lets others run, and raises when the lease is over.
+    """
     inbound.fresh_after_seq = jetstream.last_seq(await jetstream.stream_info(bus, streams.TASKS))
+    await breathe()
     nodes = await _nodes(bus, store, inbound)
     for node in nodes:
         feed(node)
-    work = [
-        inbound.work(message) for message in await jetstream.read_all(bus, streams.WORK, subjects.work(">", "")[:-1])
-    ]
-    found = [item for item in work if item is not None]
-    results = await _results(bus, inbound, found)
-    for item in found:
-        feed(item)
-    for result in results:
-        feed(result)
-    log.info("read the streams", extra=fields(nodes=len(nodes), work=len(found), done=len(results)))
+    await breathe()
+    wanted = await _work(bus, inbound, feed, breathe)
+    done = 0
+    for start in range(0, len(wanted), RESULTS_PAGE):
+        for message in await jetstream.multi_last(bus, streams.RESULTS, wanted[start : start + RESULTS_PAGE]):
+            head = inbound.result(message)
+            if head is not None:
+                feed(ResultSeen(head))
+                done += 1
+        await breathe()
+    log.info("read the streams", extra=fields(nodes=len(nodes), work=len(wanted), done=done))
 
 
 async def _nodes(bus: Bus, store: Store, inbound: Inbound) -> list[NodeKnown]:
@@ -67,7 +63,16 @@ async def _nodes(bus: Bus, store: Store, inbound: Inbound) -> list[NodeKnown]:
     return known
 
 
-async def _results(bus: Bus, inbound: Inbound, found: list[WorkFound]) -> list[ResultSeen]:
-    wanted = {subjects.result(item.head.submitter, item.head.id) for item in found}
-    heads = [inbound.result(message) for message in await jetstream.multi_last(bus, streams.RESULTS, sorted(wanted))]
-    return [ResultSeen(head) for head in heads if head is not None]
+async def _work(
+    bus: Bus, inbound: Inbound, feed: Callable[[Event], None], breathe: Callable[[], Awaitable[None]]
+) -> list[str]:
+    """Feed the work page by page; the subjects of the results that it may have."""
+    wanted: dict[str, None] = {}
+    async for page in jetstream.read_pages(bus, streams.WORK, subjects.work(">", "")[:-1]):
+        for message in page:
+            item = inbound.work(message)
+            if item is not None:
+                feed(item)
+                wanted[subjects.result(item.head.submitter, item.head.id)] = None
+        await breathe()
+    return list(wanted)

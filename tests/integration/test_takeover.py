@@ -1,0 +1,522 @@
+"""Two terms at the same time, on a real broker: the one without the lease makes, says and deletes nothing any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from coordinator import acting as acting_module
+from coordinator import takeover
+from coordinator.acting import TURN_MAX, Acting
+from coordinator.bodies import HELD_BYTES, LOOSE_BYTES, Bodies
+from coordinator.broker import Broker
+from coordinator.clock import Clock, ticks
+from coordinator.consumers import consumer_name
+from coordinator.core import actions as act
+from coordinator.core import events as ev
+from coordinator.core.machine import step
+from coordinator.faults import Faults
+from coordinator.inbound import Bad
+from coordinator.lease import Lease
+from coordinator.service import Service
+from schemas import jetstream, streams, subjects
+from schemas.bus import Bus
+from schemas.codec import Decoder, encode
+from schemas.errors import Unreachable
+from schemas.store import Store
+from schemas.target import Target
+from schemas.task import (
+    FunctionRun,
+    History,
+    Outcome,
+    OutcomeKind,
+    Result,
+    ResultState,
+    Task,
+    TaskPriority,
+    Work,
+)
+from tests.until import eventually
+
+ME = "ann"
+result_of: Decoder[Result] = Decoder(Result)
+work_of: Decoder[Work] = Decoder(Work)
+
+
+class Held:
+    """A lease that is valid as long as the test says so."""
+
+    def __init__(self, term: int) -> None:
+        self.term, self.valid = term, True
+
+
+class Terms:
+    """Makes coordinators of terms of their own, each over its own connection."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.made: list[tuple[Bus, Store, Acting, Held]] = []
+
+    async def open(self) -> None:
+        """Connect, and make the streams."""
+        self.bus = await Bus.connect(self._target, name="test")
+        self.store = Store(self.bus)
+        await jetstream.ensure_streams(self.bus)
+
+    async def make(self, term: int, faults: Faults | None = None) -> tuple[Acting, Held]:
+        """A coordinator that has taken the lease as this term, and not yet done anything with it."""
+        bus, lease = await Bus.connect(self._target, name=f"term {term}"), Held(term)
+        store = Store(bus, allowed=lambda: lease.valid)
+        made = Acting(bus, store, lease, Clock(), f"c{term}", Bad(), faults)  # type: ignore[arg-type]
+        self.made.append((bus, store, made, lease))
+        return made, lease
+
+    async def start(self, term: int, faults: Faults | None = None) -> tuple[Acting, Held]:
+        """One that acts."""
+        made, lease = await self.make(term, faults)
+        await made.start()
+        return made, lease
+
+    async def consumers(self) -> set[str]:
+        """All consumers there are of TASKS and OUTCOMES."""
+        return {
+            *await jetstream.consumers(self.bus, streams.TASKS),
+            *await jetstream.consumers(self.bus, streams.OUTCOMES),
+        }
+
+    async def stored(self, stream: str) -> int:
+        """How many messages a stream holds."""
+        return int((await jetstream.stream_info(self.bus, stream))["state"]["messages"])
+
+    async def result(self, task: str) -> Result | None:
+        """The stored result of a task."""
+        message = await jetstream.get_message(self.bus, streams.RESULTS, last_by=subjects.result(ME, task))
+        return None if message is None else result_of(message.data)
+
+    async def submit(self, task: Task, data: bytes = b"") -> int:
+        """Submit a task, as any client may; its sequence."""
+        subject = subjects.submit(task.priority, task.submitter, task.id)
+        return (await self.store.put(subject, data or encode(task), msg_id=task.id)).seq
+
+    async def close(self) -> None:
+        """End all of them."""
+        for bus, store, made, lease in self.made:
+            lease.valid = False
+            await made.stop("the test is over")
+            store.close()
+            await bus.close()
+        self.store.close()
+        await self.bus.close()
+
+
+@pytest_asyncio.fixture
+async def terms(target: Target) -> AsyncIterator[Terms]:
+    """Streams, and nobody who acts."""
+    made = Terms(target)
+    await made.open()
+    yield made
+    await made.close()
+
+
+def of_term(term: int) -> set[str]:
+    """The names of a term's consumers."""
+    return {consumer_name(what, term) for what in (*(f"p{p:d}" for p in TaskPriority), "outcomes")}
+
+
+def task_of(name: str, size: int = 0, priority: TaskPriority = TaskPriority.NORMAL) -> Task:
+    """A task with an argument of that many bytes."""
+    return Task(name, ME, FunctionRun("echo", msgspec.Raw(b'["' + b"x" * size + b'"]')), priority=priority)
+
+
+# Consumers
+
+
+async def test_a_coordinator_without_the_lease_makes_no_consumer_anew(terms: Terms) -> None:
+    """Its pullers learn that their consumers are gone, before it learns that its lease is: it lets them go."""
+    _, old = await terms.start(1)
+    old.valid = False
+    successor, _ = await terms.make(2)
+    began: set[str] = set()
+    read = takeover.read_everything
+
+    async def slowly(*args: Any) -> None:
+        await asyncio.sleep(0.5)  # longer than the old one's first two tries
+        began.update(await terms.consumers())
+        await read(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(takeover, "read_everything", slowly)
+        await successor.start()
+    assert began == set(), "nobody takes anything while the successor reads"
+    assert await terms.consumers() == of_term(2)
+
+
+async def test_a_consumer_that_an_older_term_made_at_the_last_moment_is_replaced(terms: Terms) -> None:
+    successor, _ = await terms.make(2)
+    read = takeover.read_everything
+
+    async def meanwhile(*args: Any) -> None:
+        await read(*args)
+        for what, stream, subject in (
+            ("p3", streams.TASKS, subjects.submit(TaskPriority.NORMAL, "*", "*")),
+            ("outcomes", streams.OUTCOMES, subjects.outcome("*", "*")),
+        ):
+            await jetstream.create_consumer(
+                terms.bus,
+                stream,
+                consumer_name(what, 1),
+                filter_subject=subject,
+                ack_wait_s=60,
+                max_ack_pending=10,
+            )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(takeover, "read_everything", meanwhile)
+        await successor.start()
+    assert await terms.consumers() == of_term(2)
+
+
+async def test_one_that_wakes_within_its_takeover_touches_nothing_of_its_successor(terms: Terms) -> None:
+    await terms.start(3)
+    late, lease = await terms.make(2)
+    lease.valid = False
+    with pytest.raises(Unreachable):
+        await late.start()
+    await late.stop("lease lost")
+    assert await terms.consumers() == of_term(3)
+
+
+async def test_one_that_stops_with_its_lease_takes_its_consumers_with_it(terms: Terms) -> None:
+    made, lease = await terms.start(1)
+    await made.stop("stopping")
+    assert await terms.consumers() == set()
+    again, lease = await terms.start(2)
+    lease.valid = False
+    await again.stop("lease lost")
+    assert await terms.consumers() == of_term(2), "they are the successor's to drop"
+
+
+# What was decided
+
+
+async def test_nothing_of_a_term_that_is_over_is_stored(
+    start_broker: Callable[..., Broker],
+) -> None:
+    """A result and a placement that the broker had not answered when the lease ended, and a message to be deleted."""
+    broker = await asyncio.to_thread(start_broker)
+    terms = Terms(broker.target)
+    await terms.open()
+    kept = (await terms.store.put(subjects.work("n1", "kept"), b"{}")).seq
+    made, lease = await terms.start(9)
+    broker.kill()
+    await eventually(lambda: not made._bus.connected, what="the link is down")
+    source = ev.Source("work", kept)
+    made.bodies.hold("victim", b"{}")
+    made.outbound.do(
+        [
+            act.Conclude("victim", ME, ResultState.EXPIRED, "decided by term 9"),
+            act.Place("victim", "n1", History(1), source, None, 0.0),
+            act.Remove(source),
+        ],
+        0.0,
+    )
+    lease.valid = False
+    await made.stop("lease lost")
+    await asyncio.to_thread(start_broker)
+    await eventually(lambda: made._bus.connected and terms.bus.connected, what="the link is back")
+    await made._bus.flush()
+    # It would be said again as soon as the link is back, or by the sweep half a second later.
+    await asyncio.sleep(1.0)
+    assert await terms.result("victim") is None
+    assert [m.seq for m in await jetstream.read_all(terms.bus, streams.WORK, subjects.work(">", "")[:-1])] == [kept]
+    await terms.close()
+
+
+async def test_a_result_that_the_broker_does_not_take_is_said_by_one_voice(terms: Terms) -> None:
+    """The core says it again while it has no answer. That must not add up."""
+    await terms.store.put(subjects.result(ME, "first"), encode(Result("first", ME, ResultState.SUCCEEDED)))
+    config = (await jetstream.stream_info(terms.bus, streams.RESULTS))["config"]
+    await jetstream.call(terms.bus, f"STREAM.UPDATE.{streams.RESULTS}", {**config, "max_msgs": 1})
+    made, _ = await terms.start(1)
+    said: list[str] = []
+    await terms.bus.subscribe(subjects.result("*", "*"), lambda subject, _reply, _data, _headers: said.append(subject))
+    for _ in range(20):
+        made.outbound.do([act.Conclude("full", ME, ResultState.EXPIRED, "late")], 0.0)
+    await eventually(lambda: len(said) >= 2, what="it is tried again")
+    assert len(said) <= 3
+    await jetstream.call(terms.bus, f"STREAM.UPDATE.{streams.RESULTS}", config)
+
+    async def stored() -> bool:
+        return await terms.result("full") is not None
+
+    await eventually(stored, what="the result")
+
+
+async def test_a_placement_that_an_earlier_term_stored_under_another_node_is_found_there(terms: Terms) -> None:
+    """The broker says *duplicate*: this message id is known. Where it lies is what counts, not whose task it is."""
+    made, _ = await terms.start(2)
+    made.bodies.hold("t1", encode(task_of("t1")))
+    earlier = await terms.store.put(subjects.work("a", "t1"), b"{}", msg_id="t1.1")
+    answers: list[ev.Event] = []
+    made.outbound._hand_on = answers.append
+    where = ev.Source("tasks", 1)
+    made.outbound.do([act.Place("t1", "b", History(1), where, None, 0.0)], 0.0)
+    await eventually(lambda: answers, what="what became of it")
+    assert answers == [ev.Placed("t1", 1, earlier.seq, "elsewhere")]
+    made.outbound.do([act.Place("t1", "a", History(1), where, None, 0.0)], 0.0)
+    await eventually(lambda: len(answers) == 2, what="what became of it")
+    assert answers[1] == ev.Placed("t1", 1, earlier.seq, "there")
+
+
+async def test_a_body_that_is_nowhere_is_no_final_failure(terms: Terms) -> None:
+    made, _ = await terms.start(1)
+    answers: list[ev.Event] = []
+    made.outbound._hand_on = answers.append
+    made.outbound.do([act.Place("t1", "b", History(1), ev.Source("tasks", 77), None, 0.0)], 0.0)
+    await eventually(lambda: answers, what="what became of it")
+    [failed] = answers
+    assert isinstance(failed, ev.PlaceFailed)
+    assert (failed.gone, failed.final) == (True, False)
+
+
+# Taking over
+
+
+async def test_a_large_takeover_lets_the_lease_be_renewed(terms: Terms) -> None:
+    """It is read page by page and given to the core in parts; between them other tasks of this process run."""
+    count = 2 * TURN_MAX
+    answers = [
+        terms.store.put(subjects.work("_waiting", f"w{i}"), encode(_work(f"w{i}")), timeout_s=60) for i in range(count)
+    ]
+    await asyncio.gather(*answers)
+    made, _ = await terms.make(1)
+    longest = last = 0.0
+    running = True
+
+    async def keep() -> None:
+        nonlocal longest, last
+        last = ticks()
+        while running:
+            await asyncio.sleep(0.005)
+            longest, last = max(longest, ticks() - last), ticks()
+
+    keeping = asyncio.ensure_future(keep())
+    began = ticks()
+    await made.start()
+    took = ticks() - began
+    running = False
+    await keeping
+    assert len(made.state.tasks) == count
+    assert longest < took / 2, "one turn took most of it"
+
+
+async def test_a_takeover_that_outlives_its_lease_ends(terms: Terms) -> None:
+    await asyncio.gather(
+        *(terms.store.put(subjects.work("_waiting", f"w{i}"), encode(_work(f"w{i}"))) for i in range(10))
+    )
+    made, lease = await terms.make(1)
+    found = made.inbound.work
+
+    def loses(message: jetstream.StoredMessage) -> Any:
+        lease.valid = False
+        return found(message)
+
+    made.inbound.work = loses  # type: ignore[method-assign]
+    with pytest.raises(Unreachable):
+        await made.start()
+    assert made.state.term == 0, "the core was told nothing"
+    assert await terms.consumers() == set()
+
+
+def _work(task: str) -> Work:
+    body = msgspec.Raw(encode(task_of(task)))
+    return Work(body, History(1, submitted_at=1e9), 1, None, 2e9, not_before=4e9, reason="it fits nowhere")
+
+
+async def test_what_a_turn_decided_after_its_lease_ended_is_not_said(terms: Terms) -> None:
+    """The state has moved on and nobody was told: only the streams know what is so, and the term ends."""
+    made, lease = await terms.start(1)
+
+    def long_turn(*args: Any) -> list[act.Action]:
+        lease.valid = False
+        return step(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(acting_module, "step", long_turn)
+        made._hand_on(ev.CancelAsked("t1", ME, "no need"))
+        await asyncio.wait_for(made.over.wait(), 5)
+    assert await terms.result("t1") is None
+
+
+# Faults
+
+
+async def test_after_a_fault_of_the_core_the_streams_are_read_anew_and_poison_is_left_out(target: Target) -> None:
+    """A service over a task that the core cannot take: it steps down, comes back, and in the end does without it."""
+    service = Service(target, "c1", 1)
+    bus = await Bus.connect(target, name="test")
+    await jetstream.ensure_streams(bus)
+    store = Store(bus)
+    events: list[Any] = []
+    await bus.subscribe(subjects.event("*.*", "*"), lambda _s, _r, data, _h: events.append(msgspec.json.decode(data)))
+
+    def fails(state: Any, event: ev.Event, now: float) -> list[act.Action]:
+        if isinstance(event, ev.TaskArrived) and event.head.id == "poison":
+            raise ZeroDivisionError
+        return step(state, event, now)
+
+    async def over(task: str) -> bool:
+        return await jetstream.get_message(bus, streams.RESULTS, last_by=subjects.result(ME, task)) is not None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(acting_module, "step", fails)
+        serving = asyncio.ensure_future(service.run())
+        for name in ("poison", "good"):
+            task = task_of(name)
+            await store.put(subjects.submit(task.priority, ME, name), encode(task), msg_id=name)
+        await eventually(lambda: over("poison"), what="the end of what cannot be handled")
+        await eventually(lambda: _is_held(service, "good"), what="the rest is taken in")
+    elected = [e for e in events if e["type"] == "fog.coordinator.elected"]
+    assert 2 <= len(elected) <= 4
+    assert service._bad.counts["event"] >= 3
+
+    async def gone() -> bool:
+        return (await jetstream.stream_info(bus, streams.TASKS, subjects_filter=subjects.submitted("poison")))[
+            "state"
+        ].get("subjects") is None
+
+    await eventually(gone, what="its message is removed")
+    service.stop()
+    await serving
+    store.close()
+    await bus.close()
+
+
+def _is_held(service: Service, task: str) -> bool:
+    return service._acting is not None and task in service._acting.state.tasks
+
+
+async def test_what_was_decided_before_a_fault_is_done(terms: Terms) -> None:
+    made, _ = await terms.start(1)
+
+    def fails(state: Any, event: ev.Event, now: float) -> list[act.Action]:
+        if isinstance(event, ev.LinkBack):
+            raise ZeroDivisionError
+        return step(state, event, now)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(acting_module, "step", fails)
+        made._hand_on(ev.CancelAsked("t1", ME, "no need"))
+        made._hand_on(ev.LinkBack())
+        await asyncio.wait_for(made.over.wait(), 5)
+
+    async def stored() -> bool:
+        return await terms.result("t1") is not None
+
+    await eventually(stored, what="the cancelled task's result")
+
+
+async def test_a_fault_without_a_message_does_not_end_terms_for_ever(terms: Terms) -> None:
+    faults, told = Faults(), []
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fails(state: Any, event: ev.Event, now: float) -> list[act.Action]:
+            if isinstance(event, ev.LinkLost):
+                raise ZeroDivisionError
+            return step(state, event, now)
+
+        patch.setattr(acting_module, "step", fails)
+        for term in (1, 2, 3):
+            made, lease = await terms.start(term, faults)
+            made.link_lost()
+            await asyncio.sleep(0.05)
+            told.append(made.over.is_set())
+            lease.valid = False
+    assert told == [True, True, False]
+
+
+# Bodies and bounds
+
+
+async def test_large_tasks_that_wait_do_not_keep_a_critical_one_out(terms: Terms) -> None:
+    made, _ = await terms.start(1)
+    size = 700_000
+    for i in range(HELD_BYTES // size + 1):
+        made.bodies.hold(f"held{i}", b"x" * size)
+    await terms.submit(task_of("urgent", priority=TaskPriority.CRITICAL))
+    await eventually(lambda: "urgent" in made.state.tasks, what="it is taken in")
+
+
+async def test_a_body_that_found_no_room_is_read_where_the_task_lies(terms: Terms) -> None:
+    made, _ = await terms.start(1)
+    seq = (await terms.store.put(subjects.work("_waiting", "t1"), encode(_work("t1")))).seq
+    made.outbound._hand_on = lambda event: None  # the core did not ask for it, and would have it removed
+    made.outbound.do([act.Place("t1", "n1", History(7), ev.Source("work", seq), None, 2e9)], 0.0)
+
+    async def placed() -> bool:
+        message = await jetstream.get_message(terms.bus, streams.WORK, last_by=subjects.work("n1", "t1"))
+        return message is not None and bytes(work_of(message.data).task) == encode(task_of("t1"))
+
+    await eventually(placed, what="its WORK message")
+
+
+async def test_outcomes_of_tasks_that_are_done_leave_nothing_behind(terms: Terms) -> None:
+    made, _ = await terms.start(1)
+    for i in range(5):
+        name = f"t{i}"
+        await terms.store.put(subjects.result(ME, name), encode(Result(name, ME, ResultState.SUCCEEDED)))
+        said = Outcome(msgspec.Raw(encode(task_of(name, 300_000))), History(1), OutcomeKind.RETURNED, "n1", 1)
+        await terms.store.put(subjects.outcome("n1", name), encode(said))
+
+    async def none_left() -> bool:
+        return await terms.stored(streams.OUTCOMES) == 0
+
+    await eventually(none_left, what="no outcome is left")
+    assert made.bodies.held_bytes == 0
+    assert made.inbound.outcome_bytes == 0
+
+
+def test_bodies_are_bounded() -> None:
+    bodies = Bodies()
+    for i in range(300):
+        bodies.hold(f"t{i}", bytes(1 << 20))
+    assert bodies.held_bytes <= HELD_BYTES
+    assert bodies.loose_bytes <= LOOSE_BYTES
+    for i in range(300):
+        bodies.drop(f"t{i}")
+    assert bodies.held_bytes == bodies.loose_bytes == 0
+
+
+# The clock
+
+
+async def test_the_clock_is_the_brokers(terms: Terms) -> None:
+    """Not this machine's, which may be wrong by hours: deadlines are judged by when the broker stored a task."""
+    lease = Lease(terms.bus, terms.store, "c1")
+    await lease.acquire()
+    assert lease.told is not None
+    clock = Clock()
+    clock._offset -= 7200
+    clock.learn(*lease.told)
+    entry = await terms.store.put(subjects.submit(3, ME, "t1"), b"{}")
+    message = await jetstream.get_message(terms.bus, streams.TASKS, seq=entry.seq)
+    assert message is not None
+    stored = msgspec.json.decode(f'"{message.time}"', type=datetime).timestamp()
+    assert abs(clock() - stored) < 0.5
+
+
+def test_a_clock_that_has_begun_never_steps_back() -> None:
+    clock = Clock()
+    clock.learn(1000.0, ticks())
+    before = clock()
+    assert 1000.0 <= before < 1001.0
+    clock.learn(900.0, ticks())
+    assert clock() >= before
+    clock.learn(1100.0, ticks())
+    assert 1100.0 <= clock() < 1101.0
