@@ -84,7 +84,7 @@ async def test_the_same_id_with_another_key_is_refused_and_told_so(fleet: Stack)
     intruder = fleet.start_node("a")
     await fleet.event("node.refused", "a")
     await eventually(lambda: intruder.poll() is not None, what="the intruder gives up")
-    assert intruder.returncode == 1
+    assert intruder.returncode == 125
     assert "the id a belongs to a node with another key" in fleet.log("a")
     assert "--name" in fleet.log("a"), "and what to do"
     del fleet.processes["a"]
