@@ -87,7 +87,7 @@ class Bus:
                 if not wait:
                     raise
                 if attempt == 0:
-                    log.warning("waiting for the broker url=%s error=%s", target.url, error.message)
+                    log.warning("waiting for the broker url=%s error=%s", target.shown, error.message)
                 await asyncio.sleep(backoff_s(attempt))
                 attempt += 1
 
@@ -98,8 +98,8 @@ class Bus:
         self._on_back += [on_back] if on_back else []
 
         def lost() -> None:
-            self._up = False
-            for fn in () if self._closing else self._on_lost:
+            was_up, self._up = self._up, False  # a first connection that fails is no loss
+            for fn in self._on_lost if was_up and not self._closing else ():
                 fn()
 
         def back() -> None:
@@ -141,12 +141,12 @@ class Bus:
         numbers = tuple(int(part) for part in version.split("-")[0].split(".")[:2] if part.isdigit())
         if numbers < MIN_SERVER:
             raise BrokerUnfit(
-                f"the broker at {target.url} is nats-server {version}; fogfleet needs 2.11 or newer",
+                f"the broker at {target.shown} is nats-server {version}; fogfleet needs 2.11 or newer",
                 hint="upgrade it, or run `fog up`, which brings its own",
             )
         if not info.get("jetstream"):
             raise BrokerUnfit(
-                f"the broker at {target.url} has no JetStream",
+                f"the broker at {target.shown} has no JetStream",
                 hint="start nats-server with -js (or a jetstream block in its configuration)",
             )
 

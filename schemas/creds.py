@@ -72,5 +72,7 @@ def public_key(seed: str) -> str:
 def _text(path: Path) -> str:
     try:
         return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
+    except OSError as problem:
+        raise BadInput("creds", f"{path}: {problem.strerror}") from None
+    except UnicodeDecodeError as problem:
         raise BadInput("creds", f"{path}: {problem}") from None

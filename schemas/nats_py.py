@@ -236,10 +236,10 @@ def _connect_error(target: Target, problem: Exception) -> FogError:
     text = str(problem) or type(problem).__name__
     if "authorization" in text.lower() or "nkey" in text.lower():
         return BrokerUnfit(
-            f"the broker at {target.url} refused the credentials: {text}",
+            f"the broker at {target.shown} refused the credentials: {text}",
             hint="pass the fog.creds of the machine that runs `fog up` with --creds",
         )
     return Unreachable(
-        f"no broker answers at {target.url}: {text}",
+        f"no broker answers at {target.shown}: {text}",
         hint="is it running? `fog up` starts one; --nats URL names another",
     )

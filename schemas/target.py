@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct
 
 
@@ -15,7 +17,12 @@ class Target(Struct, frozen=True):
     seed: str = ""
     creds_file: str = ""
 
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown: without the user and password that a url can carry."""
+        return ",".join(re.sub(r"//[^/@]*@", "//", one) for one in self.url.split(","))
+
     def __repr__(self) -> str:
         """Secrets stay out of logs and tracebacks."""
         proof = "seed" if self.seed else self.creds_file or "no credentials"
-        return f"Target({self.url.rpartition('@')[2]!r}, {proof})"
+        return f"Target({self.shown!r}, {proof})"

@@ -370,3 +370,9 @@ async def test_a_dead_address_and_wrong_credentials_say_what_to_do(target: Targe
         await Bus.connect(Target("nats://127.0.0.1:9"), name="test")
     with pytest.raises(Exception, match="credentials"):
         await Bus.connect(Target(target.url), name="test")
+
+
+def test_an_address_is_shown_without_the_secret_that_it_carries() -> None:
+    target = Target("nats://ann:secret@one:4222,nats://ann:secret@two:4222")
+    assert target.shown == "nats://one:4222,nats://two:4222"
+    assert "secret" not in repr(target)
