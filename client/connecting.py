@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 from client.fleet import Fleet, local_submitter
 from schemas.bus import Bus
 from schemas.home import resolve
+
+log = logging.getLogger("fog.client")
 
 
 @asynccontextmanager
@@ -29,11 +32,15 @@ async def connect(
     name = submitter or local_submitter()
     fleets: list[Fleet] = []
 
+    def lost() -> None:
+        log.warning("the connection to the broker is lost: waiting until it is back; nothing submitted is lost with it")
+
     def back() -> None:
+        log.warning("the connection to the broker is back")
         for fleet in fleets:
             fleet.link_back()
 
-    bus = await Bus.connect(target, name=f"client-{name}-{os.getpid()}", on_back=back)
+    bus = await Bus.connect(target, name=f"client-{name}-{os.getpid()}", on_lost=lost, on_back=back)
     try:
         fleet = Fleet(bus, name)
         fleets.append(fleet)

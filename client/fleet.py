@@ -68,7 +68,7 @@ class Fleet:
         self._store = Store(bus)
         self._waiting = Waiting(bus, submitter)
         self._api = Api(bus)
-        self._functions = Functions(self._api)
+        self._functions = Functions(self._api, bus)
         self._objects = Objects(bus)
         self._submit = Submitter(self._store, self._waiting, submitter)
         self._planners: dict[str, Planner] = {}

@@ -6,15 +6,18 @@ import asyncio
 import logging
 
 from client.api import Api
+from schemas import jetstream, streams
 from schemas.api import FunctionRow
+from schemas.bus import Bus
 from schemas.device import FunctionOffer
-from schemas.errors import Refused, Unreachable
+from schemas.errors import FogError, Refused, StoreRefused, Unreachable
 
 log = logging.getLogger("fog.client")
 
 TTL_S = 2.0
 MISS_S = 0.02  # a list as young as this is not asked for again for a name that it lacks
 PATIENCE_S = 1.0  # a submit waits no longer than this for a coordinator: the task is kept without one as well
+NO_STREAM = 10059  # JetStream's code for a stream that does not exist
 NOBODY = (
     "no coordinator answers: what is submitted is kept; nothing starts until one runs (`fog up`, `fog coordinator`)"
 )
@@ -23,8 +26,8 @@ NOBODY = (
 class Functions:
     """The functions that the fleet offers, at most about `TTL_S` old."""
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, api: Api, bus: Bus) -> None:
+        self._api, self._bus = api, bus
         self._rows: dict[str, FunctionRow] = {}
         self._at = float("-inf")
         self._asking: asyncio.Task[None] | None = None
@@ -34,7 +37,7 @@ class Functions:
     async def offer(self, name: str, *, needed: bool = True) -> FunctionOffer | None:
         """How `name` is called; None when nobody could be asked, or nobody offers it and that is not `needed` now.
 
-        Raises Refused (``unknown-function``), naming what is offered.
+        Raises Refused (``unknown-function``), naming what is offered, and Unreachable on a broker where no coordinator ran.
         """
         age = self._loop.time() - self._at
         row = self._rows.get(name)
@@ -70,6 +73,7 @@ class Functions:
         try:
             reply = await self._api.functions(PATIENCE_S)
         except Unreachable:
+            await self._check_kept()
             if not self.silent:
                 log.warning(NOBODY)
             self.silent = True
@@ -80,6 +84,19 @@ class Functions:
             self._rows = {row.offer.name: row for row in reply.functions}
             self.silent = False
         self._at = self._loop.time()
+
+    async def _check_kept(self) -> None:
+        """What is submitted is kept only where a coordinator has made the streams."""
+        try:
+            await jetstream.stream_info(self._bus, streams.TASKS)
+        except StoreRefused as error:
+            if error.code == NO_STREAM:
+                raise Unreachable(
+                    "no coordinator has run with this broker yet",
+                    hint="start one: `fog coordinator --nats URL`; or name the right broker",
+                ) from None
+        except FogError as error:
+            log.debug("cannot look for the streams: %s", error)
 
 
 def _unknown(name: str, offered: list[str]) -> Refused:

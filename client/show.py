@@ -18,13 +18,20 @@ FOLDED = 24  # characters that the last column of a table needs at least, where 
 
 
 def plain(value: Any) -> Any:
-    """Structs and bytes as what JSON has: objects, and base64 text."""
+    """Structs and bytes as what JSON has: objects with all their fields (on the wire defaults are left out), base64 text."""
+    if isinstance(value, msgspec.Struct):
+        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+        return {encoded: plain(getattr(value, name)) for name, encoded in names}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
     return msgspec.to_builtins(value)
 
 
 def print_json(value: Any) -> None:
-    """One document, indented."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    """One document, indented, with every field: scripts need not know the defaults."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(plain(value)), indent=2).decode() + "\n")
 
 
 def print_json_line(value: Any) -> None:

@@ -12,7 +12,7 @@ from client.waiting import Waiting
 from schemas import limits, subjects
 from schemas.codec import convert, encode
 from schemas.errors import BadInput, FogError, Unreachable
-from schemas.names import new_id
+from schemas.names import check_id, new_id
 from schemas.store import Ack, Store
 from schemas.task import CommandRun, Needs, Result, Retry, Run, Task, TaskPriority
 
@@ -75,7 +75,7 @@ def template(submitter: str, options: TaskOptions) -> Task:
         elif name in ("needs", "retry"):
             (needs if name == "needs" else fields.setdefault("retry", {})).update(msgspec.to_builtins(value))
         elif name in _NEEDS:
-            needs[name] = value
+            needs[name] = check_id(f"needs.{name}", str(value)) if name in ("node", "cluster") else value
         elif name in Task.__struct_fields__:
             fields[name] = value
         else:

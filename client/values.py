@@ -57,5 +57,6 @@ def describe(result: Result) -> str:
     why = result.errors[-1].error.strip() if result.errors else ""
     # A traceback says what went wrong in its last line.
     why = why.splitlines()[-1] if why else ""
-    reason = "; ".join(dict.fromkeys(part for part in (result.reason, why) if part))
+    # A failure's reason repeats its last error, with the number of attempts.
+    reason = why if why and why in result.reason else "; ".join(part for part in (result.reason, why) if part)
     return f"{result.state.value}{where}{tries}" + (f": {reason[:TOLD]}" if reason else "")

@@ -15,15 +15,12 @@ from coordinator.service import Service
 from schemas import home, logs, loop
 from schemas.errors import FogError
 from schemas.names import as_id, check_id
-
-FAILED = 125
+from schemas.usage import OWN_FAILURE, Parser
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of ``fog coordinator``."""
-    parse = argparse.ArgumentParser(
-        prog="fog coordinator", description="Run the coordinator of a fleet until interrupted."
-    )
+    parse = Parser(prog="fog coordinator", description="Run the coordinator of a fleet until interrupted.")
     parse.add_argument("--nats", metavar="URL", help="the broker; default: the one that `fog up` runs for this home")
     parse.add_argument(
         "--creds", type=Path, metavar="FILE", help="fog.creds of the broker's home, or a NATS .creds file"
@@ -56,7 +53,7 @@ def main() -> int:
     except FogError as error:
         logging.getLogger("fog.coordinator").error("stopped", extra=logs.fields(error=error.message))
         print(f"fog coordinator: {error}", file=sys.stderr)
-        return FAILED
+        return OWN_FAILURE
     return 0
 
 

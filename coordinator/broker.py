@@ -250,8 +250,21 @@ def _outward(listen: str) -> str:
         try:
             probe.connect(("2001:db8::1" if listen == "::" else "192.0.2.1", 9))
             return str(probe.getsockname()[0])
-        except OSError:
-            return socket.gethostname()
+        except OSError:  # no route to the outside world, as in a network on its own
+            return _own_address(family) or socket.gethostname()
+
+
+def _own_address(family: socket.AddressFamily) -> str:
+    """The first address of this machine that others may reach; empty when there is none."""
+    import psutil
+
+    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
+    for name, addresses in psutil.net_if_addrs().items():
+        for address in addresses if name in up else ():
+            local = address.address.startswith(("127.", "::1", "fe80:"))
+            if address.family == family and not local:
+                return str(address.address)
+    return ""
 
 
 def _url(host: str, port: int) -> str:

@@ -33,7 +33,7 @@ class ChildSpec:
     """A child to run: `start` starts it and returns once others may rely on it.
 
     Higher `rank`s are stopped first. The death of a `vital` child ends all. `failed` begins the line that reports a
-    death, `then` ends it when the child is not started again. SIGKILL comes `stop_s` after SIGTERM.
+    death other than an orderly end, `then` ends it when the child is not started again. SIGKILL comes `stop_s` after SIGTERM.
     """
 
     name: str
@@ -119,7 +119,8 @@ class Supervisor:
         reaped(pid)
         child.process = None
         self._tell_pids()
-        what = f"{spec.failed or spec.name + ' ended'}: {how_it_ended(code)} (pid {pid})"
+        ended = spec.failed if code and spec.failed else f"{spec.name} ended"
+        what = f"{ended}: {how_it_ended(code)} (pid {pid})"
         if self.restart:
             self._plan_restart(child, what)
             return True

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ from schemas.lock import Held, Lock
 from schemas.logs import device_failed
 from schemas.names import check_id
 from schemas.procs import spawn, start_mark
+from schemas.usage import OWN_FAILURE, Parser
 
 NODES_MAX = 1_000  # local nodes of one `fog up`
-OWN_FAILURE = 125  # exit code of fogfleet's own failures, as opposed to a child's
 BROKER, COORDINATOR, NODE = range(3)  # ranks: stopped from the last to the first
 # -P: a folder named `node` or `client` where the user happens to stand must not be taken for ours.
 PYTHON = (sys.executable, "-P", "-m")
@@ -67,7 +68,7 @@ def _run(args: argparse.Namespace, home: Home, nodes: Sequence[LocalNode]) -> in
     options = node_options(args.label, args.imports, args.allow)
     specs = [up.broker_spec(), coordinator_spec(home), *(node_spec(home, node, options) for node in nodes)]
     supervisor = Supervisor(specs, restart=args.restart, say=_say, changed=up.write)
-    return supervisor.run(lambda: None if args.quiet else print_greeting(up))
+    return supervisor.run(lambda: None if args.quiet else greet_when_ready(up, [node.name for node in nodes]))
 
 
 class Up:
@@ -148,6 +149,19 @@ def parse_node(text: str) -> LocalNode:
     return LocalNode(check_id("node", name), env)
 
 
+def greet_when_ready(up: Up, names: Sequence[str]) -> None:
+    """Say how to go on once that works: a script that waits for the greeting can submit at once."""
+
+    def wait() -> None:
+        argv = [*PYTHON, "coordinator.ready", "--home", str(up.home.root), *names]
+        subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        )
+        print_greeting(up)
+
+    threading.Thread(target=wait, name="greeting", daemon=True).start()
+
+
 def print_greeting(up: Up) -> None:
     """Where it listens, and how to go on."""
     broker, instance, root = up.broker, up.instance, up.home.root
@@ -180,7 +194,7 @@ def _refuse(problem: Exception) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("fog up", description="Run broker, coordinator and local nodes until interrupted.")
+    parser = Parser("fog up", description="Run broker, coordinator and local nodes until interrupted.")
     add = parser.add_argument
     add(
         "--home",

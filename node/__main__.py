@@ -1,4 +1,4 @@
-"""``python -m node``: what ``fog node`` runs. Exit codes: 0 left in order, 1 refused or failed, 2 wrong usage."""
+"""``python -m node``: what ``fog node`` runs. Exit codes: 0 left in order, 125 refused or failed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 
 from node.config import Settings, node_name, parser, settings
 from schemas import logs
-from schemas.errors import BadInput, FogError
+from schemas.errors import FogError
 from schemas.logs import fields
-
-USAGE, FAILED = 2, 1
+from schemas.usage import OWN_FAILURE
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,12 +23,9 @@ def main(argv: list[str] | None = None) -> int:
             return _show(told, given.json)
         logs.setup("node", told.log_level)
         _run(told)
-    except BadInput as error:
-        print(f"fog node: {error}", file=sys.stderr)
-        return USAGE
     except FogError as error:
         print(f"fog node: {error}", file=sys.stderr)
-        return FAILED
+        return OWN_FAILURE
     except KeyboardInterrupt:
         return 130
     return 0

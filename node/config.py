@@ -16,6 +16,7 @@ from schemas import limits
 from schemas.codec import convert
 from schemas.errors import BadInput
 from schemas.names import as_id, check_id
+from schemas.usage import Parser
 
 ENV = "FOG_NODE_"
 DEVICE_ENV = "FOG_NODE_DEVICE_"
@@ -47,9 +48,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
 
 def parser() -> argparse.ArgumentParser:
     """The command line of ``fog node``."""
-    p = argparse.ArgumentParser(
-        prog="fog node", description="Offer this device to a fleet, until interrupted.", allow_abbrev=False
-    )
+    p = Parser(prog="fog node", description="Offer this device to a fleet, until interrupted.", allow_abbrev=False)
     p.add_argument("--name", help="the node's id in the fleet (default: the host's name)")
     p.add_argument("--nats", metavar="URL", help="the broker's address (default: the instance that runs in the home)")
     p.add_argument("--creds", metavar="FILE", help="a fog.creds, or a NATS .creds file")
@@ -97,7 +96,9 @@ def _file(path: Path) -> dict[str, Any]:
 
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise BadInput(str(path), error.strerror or str(error)) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadInput(str(path), str(error)) from None
     known = {field.encode_name for field in fields(Settings)}
     unknown = sorted(set(table) - known)

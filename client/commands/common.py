@@ -12,25 +12,17 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from client.cli import OWN_FAILURE
 from schemas.errors import BadInput, FogError, TaskFailed
+from schemas.usage import OWN_FAILURE as OWN_FAILURE
+from schemas.usage import Parser as Parser
 
 if TYPE_CHECKING:
     from client.fleet import Fleet
 
 TASK_FAILED = 1
 TERMINATED = 143
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser for one command; misuse ends with fog's own exit code."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and how it is used."""
-        self.print_usage(sys.stderr)
-        self.exit(OWN_FAILURE, f"{self.prog}: {message}\n")
 
 
 def parser(name: str, summary: str, *, reads: bool = True) -> Parser:

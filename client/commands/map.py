@@ -165,7 +165,8 @@ class Report:
         if not self._as_json:
             took = time.monotonic() - self._began
             failed = f", {self.failed} failed" if self.failed else ""
-            print(f"fog: {self.done} items{failed}, {show.span(took)}", file=sys.stderr)
+            items = "1 item" if self.done == 1 else f"{self.done} items"
+            print(f"fog: {items}{failed}, {show.span(took)}", file=sys.stderr)
 
 
 def _document(text: str, item: MapItem) -> dict[str, Any]:

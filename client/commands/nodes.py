@@ -10,13 +10,16 @@ from client import show
 from client.commands import common
 from client.fleet import Fleet
 from schemas.api import NodeInfo, NodeRow
+from schemas.membership import NodeState
 
 
 def parser(name: str) -> argparse.ArgumentParser:
     """The parser of each."""
     if name == "nodes":
         made = common.parser(name, "The nodes, and what each has free.")
-        made.add_argument("--state", default="", help="only those in this state")
+        made.add_argument(
+            "--state", default="", choices=[state.value for state in NodeState], help="only those in this state"
+        )
         made.add_argument("--label", default="", metavar="KEY=VALUE", help="only those with this label")
         return made
     if name == "drain":
@@ -39,6 +42,7 @@ async def run(name: str, args: argparse.Namespace) -> int:
 
 
 async def _nodes(fleet: Fleet, args: argparse.Namespace) -> int:
+    common.labels_of([args.label] if args.label else [])
     rows = await fleet.nodes(state=args.state, label=args.label)
     if args.json:
         show.print_json(rows)
@@ -46,7 +50,7 @@ async def _nodes(fleet: Fleet, args: argparse.Namespace) -> int:
     show.print_table(
         ("NODE", "STATE", "TYPE", "CORES", "MEMORY MB", "HELD/SLOTS", "SCORE", "POWER", "HEAT", "NETWORK", "BEAT"),
         [_row(row) for row in rows],
-        empty="no node has joined yet: start one with `fog node`",
+        empty="no such node" if args.state or args.label else "no node has joined yet: start one with `fog node`",
     )
     return 0
 
@@ -54,9 +58,9 @@ async def _nodes(fleet: Fleet, args: argparse.Namespace) -> int:
 def _row(row: NodeRow) -> tuple[object, ...]:
     beat = show.span(row.last_beat_s) + " ago" if row.last_beat_s is not None else ""
     return (
-        row.node, row.state.value, row.device_type + (" (played)" if row.pretending else ""),
+        row.node, row.state.value, (row.device_type or "unknown") + (" (played)" if row.pretending else ""),
         f"{row.cores_used:g}/{row.cores:g}", f"{row.memory_used_mb}/{row.memory_mb}", f"{row.held}/{row.slots}",
-        f"{row.score:.2f}", power(row), row.thermal, row.network, beat,
+        f"{row.score:.2f}", power(row), row.thermal or "unknown", row.network or "unknown", beat,
     )  # fmt: skip
 
 
@@ -91,7 +95,7 @@ async def _info(fleet: Fleet, args: argparse.Namespace) -> int:
         ("functions", ", ".join(offer.name for offer in info.functions)), ("kinds", ", ".join(info.kinds)),
     ])  # fmt: skip
     for reason in info.fit_reasons:
-        print(f"takes less work: {reason}")
+        print(f"note: {reason}")
     _show_score(info)
     _show_signals("what it is", info.capabilities)
     _show_signals("how it is now", info.state)

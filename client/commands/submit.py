@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from client import show
 from client.commands import common
@@ -46,9 +46,11 @@ async def run(_name: str, args: argparse.Namespace) -> int:
             return 0
         try:
             return await _wait(fleet, handle, args)
-        except BaseException:
+        except BaseException as error:
             if not handle.done:  # interrupted, or nobody reads us any more: nobody wants it any more
                 fleet.cancel_soon(handle.id)
+                if isinstance(error, asyncio.CancelledError):
+                    print(f"fog submit: interrupted: cancelling task {handle.id}", file=sys.stderr)
             raise
 
 
@@ -66,37 +68,43 @@ async def _start(fleet: Fleet, words: list[str], args: argparse.Namespace) -> Ha
 async def _wait(fleet: Fleet, handle: Handle, args: argparse.Namespace) -> int:
     telling = asyncio.create_task(_tell_waiting(fleet, handle))
     try:
-        seen = await _stream(handle, quiet=args.json)
+        seen = await _stream(handle, args)
         result = await handle.end()
     finally:
         telling.cancel()
     if args.json:
         show.print_json(await as_document(fleet, result))
     else:
-        await _show(fleet, result, seen)
+        await _show(fleet, result, seen, args)
     if result.exit_code is not None:
         return result.exit_code if result.exit_code >= 0 else 128 - result.exit_code
     return 0 if result.state is ResultState.SUCCEEDED else common.TASK_FAILED
 
 
-async def _stream(handle: Handle, *, quiet: bool) -> dict[str, str]:
-    """Pass output on as it comes; returns what was passed on, by stream."""
-    seen = {"stdout": "", "stderr": ""}
+def _targets(args: argparse.Namespace) -> dict[str, TextIO]:
+    """Where each stream of a task goes. Of a function, stdout is left to its value: that may go into a file or a pipe."""
+    return {"stdout": sys.stdout if args.command else sys.stderr, "stderr": sys.stderr}
+
+
+async def _stream(handle: Handle, args: argparse.Namespace) -> dict[str, str]:
+    """Pass output on as it comes, progress to a terminal only; returns what was passed on, by stream."""
+    seen, targets = {"stdout": "", "stderr": ""}, _targets(args)
     async for piece in handle.output():
-        if piece.stream in seen and not quiet:
+        if args.json:
+            continue
+        if piece.stream in seen:
             seen[piece.stream] = (seen[piece.stream] + piece.text)[-1_000_000:]
-            target = sys.stdout if piece.stream == "stdout" else sys.stderr
-            target.write(piece.text)
-            target.flush()
+            targets[piece.stream].write(piece.text)
+            targets[piece.stream].flush()
+        elif piece.progress is not None and sys.stderr.isatty():
+            print(f"fog: {piece.progress:.0%} {piece.text}".rstrip(), file=sys.stderr)
     return seen
 
 
-async def _show(fleet: Fleet, result: Result, seen: dict[str, str]) -> None:
+async def _show(fleet: Fleet, result: Result, seen: dict[str, str], args: argparse.Namespace) -> None:
     # Output travels unconfirmed: what did not come that way is in the result.
-    for kept, passed, target in (
-        (result.stdout, seen["stdout"], sys.stdout),
-        (result.stderr, seen["stderr"], sys.stderr),
-    ):
+    for stream, target in _targets(args).items():
+        kept, passed = getattr(result, stream), seen[stream]
         if kept and not passed.endswith(kept):
             target.write(kept[len(passed) :] if kept.startswith(passed) else kept)
             target.flush()

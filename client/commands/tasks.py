@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from client import show
@@ -54,20 +55,27 @@ async def _tasks(fleet: Fleet, args: argparse.Namespace) -> int:
             (r.task, r.state, r.priority, r.what, r.node, r.attempts or "", show.ago(r.submitted_at), r.reason)
             for r in rows
         ],
-        empty="no task is queued, waiting or running",
+        empty="no such task" if any(filters.values()) else "no task is queued, waiting or running",
     )
     return 0
 
 
 async def _cancel(fleet: Fleet, args: argparse.Namespace) -> int:
-    said = {}
+    """Cancel each; what cannot be cancelled is told, and the others are cancelled all the same."""
+    said, code = [], 0
     for task in [*args.words, *args.after]:
-        said[task] = (await fleet.cancel(task, args.reason)).note or "cancelled"
-        if not args.json:
-            print(f"{task}: {said[task]}")
+        try:
+            note, error = (await fleet.cancel(task, args.reason)).note or "cancelled", None
+        except (Refused, BadInput) as problem:
+            note, error, code = "", problem.message, common.OWN_FAILURE
+        said.append({"task": task, "note": note, "error": error})
+        if error is not None:
+            print(f"fog cancel: {error}", file=sys.stderr)
+        elif not args.json:
+            print(f"{task}: {note}")
     if args.json:
-        show.print_json([{"task": task, "note": note} for task, note in said.items()])
-    return 0
+        show.print_json(said)
+    return code
 
 
 async def _task(fleet: Fleet, args: argparse.Namespace) -> int:

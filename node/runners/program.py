@@ -54,7 +54,7 @@ def run(job: Launch, emit: Callable[[str, str], None], clock: Callable[[], float
             process_group=None if sys.platform == "win32" else 0,
         )
     except (OSError, ValueError) as error:
-        text = f"cannot run {job.argv[0]}: {error}"
+        text = f"cannot run {job.argv[0]}: {error.strerror if isinstance(error, OSError) else error}\n"
         return Finished(job.key, clock() - begun, exit_code=NOT_RUN, stderr=text)
     out, err = _Tail("stdout", emit), _Tail("stderr", emit)
     _feed(process, job.stdin or b"", out, err)

@@ -20,6 +20,7 @@ import node
 @node.function
 def halve(value: int) -> int:
     """Half of an even number."""
+    print("halving")
     if value % 2:
         raise ValueError(f"{value} is odd")
     return value // 2
@@ -71,10 +72,20 @@ def test_options_after_two_dashes_belong_to_the_command(fleet: Up) -> None:
     assert json.loads(done.stdout)["stdout"] == "--json -- -n\n"
 
 
-def test_a_failed_function_ends_with_1_and_says_why(fleet: Up) -> None:
+def test_what_a_function_prints_goes_to_stderr_and_only_its_value_to_stdout(fleet: Up) -> None:
+    done = fleet.fog("submit", "halve", "4")
+    assert (done.stdout, done.stderr) == ("2\n", "halving\n")
+
+
+def test_a_failed_function_ends_with_1_and_says_why_once(fleet: Up) -> None:
     done = fleet.fog("submit", "halve", "3", "--retries", "0")
     assert done.returncode == 1
-    assert "ValueError: 3 is odd" in done.stderr
+    assert done.stderr.count("ValueError: 3 is odd") == 1
+
+
+def test_a_program_that_is_not_there_is_127_and_named(fleet: Up) -> None:
+    done = fleet.fog("submit", "--command", "--", "no-such-program-here")
+    assert (done.returncode, done.stderr) == (127, "cannot run no-such-program-here: No such file or directory\n")
 
 
 def test_the_failed_attempt_and_the_end_of_its_task_are_two_events(fleet: Up) -> None:
@@ -99,6 +110,7 @@ def test_an_unknown_function_is_fogs_own_failure_and_names_what_is_offered(fleet
     "words",
     [["submit"], ["submit", "echo", "1", "--cores", "many"], ["nodes", "--nothing"], ["submit", "echo", "1", "--priority", "x"],
      ["submit", "sha256", "/absent/file"], ["task"], ["task", "A*"], ["cancel", "nothing"], ["map", "echo"],
+     ["nodes", "--state", "happy"], ["nodes", "--label", "room"], ["submit", "--command", "ls", "-l"],
      ["events", "nothing.at.all"], ["events", "--since", "tomorrow"]],
 )  # fmt: skip
 def test_misuse_is_125_and_says_what_is_wrong(fleet: Up, words: list[str]) -> None:
@@ -119,6 +131,21 @@ def test_a_detached_task_is_looked_at_and_cancelled_by_its_id(fleet: Up) -> None
     assert fleet.json("task", task)["state"] == "cancelled"
 
 
+def test_one_task_that_cannot_be_cancelled_does_not_keep_the_others(fleet: Up) -> None:
+    task = fleet.json("submit", "--detach", "sleep", "60", "--gpu")["task"]
+    done = fleet.fog("cancel", "nothing", task, "--json")
+    assert done.returncode == 125
+    absent, cancelled = json.loads(done.stdout)
+    assert "no task nothing" in absent["error"]
+    assert (cancelled["task"], cancelled["error"]) == (task, None)
+    until(lambda: fleet.ended(task), what="the task has ended")
+
+
+def test_documents_hold_every_field_also_those_with_nothing_to_say(fleet: Up) -> None:
+    assert {"tasks", "slots_used", "notes", "bad"} <= set(fleet.json("status"))
+    assert fleet.json("nodes")[0]["battery_percent"] is None
+
+
 def test_why_none_is_told_for_what_fits_nowhere(fleet: Up) -> None:
     task = fleet.json("submit", "--detach", "echo", "1", "--label", "room=cellar")["task"]
     until(lambda: "why" in fleet.json("task", task), what="the reason is there")
@@ -134,6 +161,7 @@ def test_an_interrupt_cancels_the_task_and_ends_with_130(fleet: Up) -> None:
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=20)
     assert running.returncode == 130
+    assert "cancelling task" in said
     assert "Traceback" not in said
     until(lambda: not fleet.json("tasks", "--node", "node-2"), what="the task is gone")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from client import cli
+from schemas.procs import spawn
 from tests.integration.client_stack import FOG, ROOT
 
 READING = ["nodes", "tasks", "status", "functions", "events"]
@@ -41,6 +42,27 @@ def test_an_unknown_command_is_125(tmp_path: Path) -> None:
     assert "no command 'nodez'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["up", "--nodes", "many"], ["node", "--allow", "all"], ["node", "--config", "/absent.toml"], ["node", "--name", "A B"],
+     ["coordinator", "--replicas", "x"], ["up", "--node", "x,Y"]],
+)  # fmt: skip
+def test_misuse_of_what_runs_a_process_is_125_as_well(words: list[str], tmp_path: Path) -> None:
+    done = fog(*words, home=tmp_path)
+    assert done.returncode == 125
+    assert f"fog {words[0]}: " in done.stderr
+    assert "Errno" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["submit", "echo", "1", "--detach"], ["map", "echo", "1"]])
+def test_a_broker_where_no_coordinator_ever_ran_keeps_nothing_and_that_is_said(
+    words: list[str], creds_file: Path, tmp_path: Path
+) -> None:
+    done = fog(*words, "--creds", str(creds_file), home=tmp_path)
+    assert done.returncode == 125
+    assert "no coordinator has run with this broker yet" in done.stderr
+
+
 @pytest.mark.parametrize("name", READING)
 def test_without_an_instance_it_says_how_to_get_one(name: str, tmp_path: Path) -> None:
     done = fog(name, home=tmp_path)
@@ -52,6 +74,21 @@ def test_an_address_where_nobody_answers_is_named(tmp_path: Path) -> None:
     done = fog("nodes", "--nats", "nats://127.0.0.1:9", home=tmp_path)
     assert done.returncode == 125
     assert "nats://127.0.0.1:9" in done.stderr
+
+
+def test_once_up_says_how_to_go_on_that_works(tmp_path: Path) -> None:
+    env = {**os.environ, "FOG_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-P", "-m", "coordinator.up", "--port", "-1", "--nodes", "2"]
+    process = spawn(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert process.stdout is not None
+        said = iter(process.stdout.readline, b"")
+        assert any(line.startswith(b"Next:") for line in said)
+        done = fog("submit", "echo", "1", home=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "1\n")
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_the_command_starts_without_the_heavy_libraries(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ async def test_a_refused_registration_ends_the_daemon_with_the_reason(fleet: Fle
     fleet.refusal = "n1 is registered with another key"
     node = fleet.start_node()
     await until(lambda: node.poll() is not None)
-    assert node.returncode == 1
+    assert node.returncode == 125
     assert "n1 is registered with another key" in fleet.log()
     assert "use another id" in fleet.log()
 
@@ -103,7 +103,7 @@ async def test_a_second_daemon_on_the_same_home_is_turned_away(fleet: Fleet) -> 
     await fleet.node()
     second = fleet.start_node()
     await until(lambda: second.poll() is not None)
-    assert second.returncode == 1
+    assert second.returncode == 125
     assert "node n1 is in use by process" in fleet.log()
 
 
@@ -119,7 +119,7 @@ async def test_a_module_that_cannot_be_imported_ends_the_daemon_with_the_reason(
     (fleet.folder / "broken.py").write_text("import nosuchmodule")
     node = fleet.start_node("n1", "--import", "broken")
     await until(lambda: node.poll() is not None)
-    assert node.returncode == 1
+    assert node.returncode == 125
     assert "cannot import broken" in fleet.log() and "nosuchmodule" in fleet.log()
 
 

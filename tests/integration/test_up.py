@@ -159,6 +159,13 @@ def test_an_exit_code_is_reported_as_it_is(start_up: StartUp) -> None:
     until(lambda: "Device brief failed: exit code 3" in up.said, what="the report")
 
 
+def test_an_orderly_end_is_not_called_a_failure(start_up: StartUp) -> None:
+    up = start_up("--nodes", "1")
+    os.kill(up.wait_children("node-1")["node-1"], signal.SIGTERM)
+    until(lambda: "node-1 ended: exit code 0" in up.said, what="the report")
+    assert "Device node-1 failed" not in up.said
+
+
 def test_the_brokers_death_ends_everything_with_exit_code_1(start_up: StartUp) -> None:
     up = start_up("--nodes", "1")
     pids = up.wait_children("coordinator", "node-1")

@@ -35,6 +35,8 @@ def child(kind: str, options: list[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1] in ("coordinator", "node"):
         child(sys.argv[1], sys.argv[2:])
+    if sys.argv[1] == "coordinator.ready":
+        sys.exit(0)
     from coordinator import supervisor, up
 
     up.PYTHON = (sys.executable, __file__)  # type: ignore[assignment]
