@@ -13,6 +13,7 @@ from coordinator.core.nodeview import NodeView
 from coordinator.core.queue import take_out
 from coordinator.core.record import Life, TaskRecord, items_of
 from coordinator.core.state import Coordinator, Out
+from coordinator.core.told import NAME_MAX, kept_errors
 from schemas import limits
 from schemas.event import TaskEnded, TaskEvent
 from schemas.subjects import WAITING
@@ -72,9 +73,12 @@ def _learn(node: NodeView, task: TaskRecord, result: ResultHead) -> None:
         return
     items = items_of(task.head)
     estimate = cls.estimate
+    ms = result.duration_ms
+    if not 0 <= ms <= task.head.timeout_s * 1000:  # as its node tells it: one such number must not spoil the mean
+        ms = 0.0 if ms < 0 else task.head.timeout_s * 1000
     if estimate.seen >= 3:
-        node.speed = learn_speed(node.speed, estimate, items, result.duration_ms)
-    estimate.learn(result.duration_ms / items)
+        node.speed = learn_speed(node.speed, estimate, items, ms)
+    estimate.learn(ms / items)
 
 
 def began(
@@ -83,20 +87,23 @@ def began(
     """The start of an attempt that was over before its node would have said it; so that the three events come in order."""
     if duration_ms < 1000 * limits.STARTED_EVENT_S:
         data = TaskEvent(task, submitter, node, placement, attempt)
-        out.append(Emit("task.started", task, f"{task}.{placement}.started", data, now - duration_ms / 1000))
+        at = now - max(0.0, duration_ms) / 1000
+        out.append(Emit("task.started", task, f"{task}.{placement}.started", data, at))
 
 
 def _tell(state: Coordinator, result: ResultHead, now: float, out: Out) -> None:
     """The event of a task's end; said once, since its key is the same for any result of the task."""
-    if result.state is ResultState.SUCCEEDED and result.node:
+    node = result.node[:NAME_MAX]
+    if result.state is ResultState.SUCCEEDED and node:
         began(
-            result.task, result.submitter, result.node, result.placement, result.attempts, result.duration_ms, now, out
+            result.task, result.submitter, node, result.placement, result.attempts, result.duration_ms, now, out
         )  # fmt: skip
     word = result.state.value
     state.counts[word] += 1
     data = TaskEnded(
-        result.task, result.submitter, result.node, result.attempts, result.duration_ms,
-        result.reason[: limits.REASON_MAX], result.exit_code, result.items, result.input_bytes, result.errors,
+        result.task, result.submitter, node, result.attempts, result.duration_ms,
+        result.reason[: limits.REASON_MAX], result.exit_code, result.items, result.input_bytes,
+        kept_errors(result.errors) if result.errors else (),
     )  # fmt: skip
     out.append(Emit(f"task.{word}", result.task, f"{result.task}.{result.placement}.{word}", data))
 
@@ -169,7 +176,8 @@ def conclude(
     where = "" if task.bound == WAITING or parts else task.bound
     done = Conclude(task.id, task.submitter, how, task.reason, where, h.placement, h.attempts, h.errors, parts=parts)
     if last is not None:
-        done = structs.replace(done, node=last.node, exit_code=last.exit_code, stdout=last.stdout, stderr=last.stderr)
+        tails = last.stdout[-limits.OUTPUT_TAIL :], last.stderr[-limits.OUTPUT_TAIL :]
+        done = structs.replace(done, node=last.node, exit_code=last.exit_code, stdout=tails[0], stderr=tails[1])
     task.own = ResultHead(
         task.id, task.submitter, how, done.node, h.placement, h.attempts, task.reason,
         exit_code=done.exit_code, errors=h.errors, input_bytes=task.head.input_bytes,

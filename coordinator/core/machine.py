@@ -47,6 +47,7 @@ def tick(state: Coordinator, event: events.Tick, now: float, out: Out) -> None:
     if now - state.housekept_at >= tune.HOUSEKEEPING_S:
         measure_flow(state, min(now - state.housekept_at, 60.0))
         state.housekept_at = now
+        state.compact_timers()
         fleet.give_up_registrations(state, now)
         if state.term:
             reserve(state, now)

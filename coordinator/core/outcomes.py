@@ -15,6 +15,7 @@ from coordinator.core.queue import take_out
 from coordinator.core.record import Life, TaskRecord
 from coordinator.core.splitting import halve
 from coordinator.core.state import Coordinator, Out
+from coordinator.core.told import kept_errors, kept_history
 from schemas import limits
 from schemas.event import TaskEvent
 from schemas.task import AttemptError, History, Outcome, OutcomeKind
@@ -97,12 +98,12 @@ def _told(before: History | None, outcome: Outcome, now: float) -> History:
     was lost meanwhile). A node that handed it back before it began has left no trace in it."""
     told = outcome.history
     if before is None or before.placement < told.placement:
-        return told
+        return kept_history(told)
     errors = before.errors
     if outcome.started or outcome.kind is not OutcomeKind.RETURNED:
         kind = outcome.kind.value
         last = told.errors[-1] if told.errors else AttemptError(outcome.node, told.attempts, now, outcome.error, kind)
-        errors = (*errors, structs.replace(last, at=now))[-limits.ERRORS_KEPT :]
+        errors = kept_errors((*errors, structs.replace(last, at=now)))
     attempts = before.attempts + 1 if outcome.started else before.attempts
     return structs.replace(before, attempts=attempts, errors=errors)
 
@@ -154,7 +155,7 @@ def _failed(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, 
         return
     retry = task.head.retry
     delay = min(retry.backoff_max_s, retry.backoff_s * 2.0 ** (h.retries_used - 1)) * (0.75 + 0.5 * state.rng.random())
-    back_off(state, task, max(delay, outcome.retry_after_s), f"failed on {outcome.node}, tried again later", now, out)
+    back_off(state, task, _at_least(delay, outcome), f"failed on {outcome.node}, tried again later", now, out)
 
 
 def _returned(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, out: Out) -> None:
@@ -163,7 +164,12 @@ def _returned(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float
     if outcome.started:
         times = sum(1 for e in task.history.errors if e.kind == "returned")
         delay = min(tune.RETURN_BACKOFF_MAX_S, tune.RETURN_BACKOFF_S * 2.0 ** max(0, times - 1))
-    back_off(state, task, max(delay, outcome.retry_after_s), f"given back by {outcome.node}", now, out)
+    back_off(state, task, _at_least(delay, outcome), f"given back by {outcome.node}", now, out)
+
+
+def _at_least(delay_s: float, outcome: Outcome) -> float:
+    """The delay, or what its node asked for if that is longer (within reason)."""
+    return max(delay_s, min(outcome.retry_after_s, tune.RETRY_AFTER_MAX_S))
 
 
 def back_off(state: Coordinator, task: TaskRecord, delay_s: float, reason: str, now: float, out: Out) -> None:

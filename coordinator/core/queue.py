@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from heapq import heappush
 
+from coordinator.core import tune
 from coordinator.core.classes import NeedsClass
 from coordinator.core.record import TaskRecord
 from coordinator.core.state import Coordinator
@@ -43,16 +44,21 @@ def put(state: Coordinator, cls: NeedsClass, task: TaskRecord) -> None:
 
 
 def take_out(state: Coordinator, task: TaskRecord) -> None:
-    """The task waits no longer; its place in the deque is skipped when it comes up."""
+    """The task waits no longer; its place in the deque is skipped when it comes up, or goes when most of them are such."""
     if task.in_queue:
         task.in_queue = False
         cls = task.cls
         assert cls is not None
         cls.pending -= 1
         state.pending[int(task.head.priority)] -= 1
+        queue = cls.queues[int(task.head.priority)]
         if not cls.pending:
             for queue in cls.queues.values():
                 queue.clear()
+        elif len(queue) > 2 * cls.pending + tune.COMPACT_MIN:
+            left = [t for t in queue if t.in_queue and t.cls is cls]
+            queue.clear()
+            queue.extend(left)
 
 
 def measure_flow(state: Coordinator, seconds: float) -> None:

@@ -59,6 +59,7 @@ class Coordinator:
         # time
         self.timers: list[tuple[float, int, Alarm, Any]] = []
         self.timer_number = 0
+        self.timers_kept = 0  # how many were left when those of ended tasks were last sorted out
         self.wake_at = NEVER
         self.housekept_at = 0.0
         self.counts: Counter[str] = Counter()
@@ -74,6 +75,14 @@ class Coordinator:
         while timers and timers[0][0] <= now:
             _, _, alarm, what = heapq.heappop(timers)
             alarm(self, what, now, out)
+
+    def compact_timers(self) -> None:
+        """Sort out those of ended tasks, once there are more than twice what was left the last time."""
+        if len(self.timers) <= 2 * self.timers_kept + tune.COMPACT_MIN:
+            return
+        self.timers = [t for t in self.timers if not isinstance(t[3], TaskRecord) or self.tasks.get(t[3].id) is t[3]]
+        heapq.heapify(self.timers)
+        self.timers_kept = len(self.timers)
 
     def ask_to_wake(self, out: Out) -> None:
         """Ask for a `Tick` at the next alarm, unless one was asked for that is early enough."""

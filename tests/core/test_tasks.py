@@ -6,8 +6,10 @@ from coordinator.core import actions as a
 from coordinator.core import events as e
 from coordinator.core import tune
 from coordinator.core.record import TRANSITIONS, Life
+from schemas import limits
+from schemas.codec import encode
 from schemas.membership import Held
-from schemas.task import History, OutcomeKind, ResultHead, ResultState, Retry
+from schemas.task import AttemptError, History, OutcomeKind, ResultHead, ResultState, Retry
 from tests.core.world import World, head
 
 
@@ -554,3 +556,72 @@ def test_the_start_of_a_long_attempt_is_its_nodes_to_say() -> None:
     w.join("n1")
     w.submit("t1")
     assert w.done("t1", ms=60.0) == ["emit task.succeeded t1.1.succeeded", "forget t1"]
+
+
+def test_what_ended_before_its_deadline_keeps_no_alarm() -> None:
+    w = World()
+    w.join("n1")
+    for i in range(1000):
+        w.submit(f"t{i}", deadline_s=86_400.0)
+        w.done(f"t{i}")
+    w.submit("last", deadline_s=30.0)
+    w.wait(1, beating=None)
+    assert len(w.state.timers) <= tune.COMPACT_MIN
+    w.wait(30, beating=None)
+    assert w.results["last"].state is ResultState.EXPIRED, "its alarm was not sorted out"
+
+
+def test_what_ended_behind_a_waiting_task_leaves_the_queue() -> None:
+    w = World()
+    w.submit("stuck", gpu=True)
+    for i in range(1000):
+        w.submit(f"t{i}", gpu=True)
+        w.feed(e.CancelAsked(f"t{i}"))
+    cls = w.state.tasks["stuck"].cls
+    assert cls is not None
+    assert len(cls.queues[3]) <= tune.COMPACT_MIN + 3
+    w.join("n1", has_gpu=True)
+    assert w.states() == {"stuck": "placed"}
+
+
+def test_a_duration_that_cannot_be_does_not_spoil_the_estimate() -> None:
+    w = World()
+    w.join("n1")
+    for task, ms in (("t1", 1e308), ("t2", -1e308)):
+        w.submit(task, timeout_s=10.0)
+        w.done(task, ms=ms)
+    assert w.state.estimates.mean_ms("echo") == 5000.0, "the mean of its timeout and nothing"
+
+
+def test_what_a_node_tells_is_cut_before_it_is_passed_on() -> None:
+    """An event past the broker's limit would end the connection, each time that it is said."""
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    errors = tuple(AttemptError("n" * 100_000, i, 0.0, "x" * 100_000, "k" * 100_000) for i in range(100))
+    w.feed(
+        e.ResultSeen(ResultHead("t1", "ann", ResultState.SUCCEEDED, "n" * 100_000, 1, 1, "r" * 100_000, errors=errors))
+    )
+    said = max(len(encode(x.data)) for x in w.all if isinstance(x, a.Emit))
+    assert said < 2 * limits.ERRORS_KEPT * limits.ERROR_MAX
+
+
+def test_a_history_that_only_a_node_tells_is_cut_before_it_is_stored() -> None:
+    w = World()
+    w.join("n1")
+    w.heads = {"t1": head("t1", retry=Retry(limit=0))}
+    error = AttemptError("n0", 1, 0.0, "x" * 100_000)
+    old = History(1, errors=(error,) * 100, failed_on=("n0",) * 10_000, avoid=("y" * 100_000,))
+    w.outcome(
+        "t1", OutcomeKind.FAILED, "z" * 100_000, node="n0", history=old, stdout="o" * 100_000, stderr="e" * 100_000
+    )
+    [end] = [x for x in w.all if isinstance(x, a.Conclude)]
+    assert len(encode(end)) < limits.ERRORS_KEPT * (limits.ERROR_MAX + 100) + 2 * limits.OUTPUT_TAIL + 1000
+
+
+def test_a_node_cannot_put_a_task_off_for_ever() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    w.outcome("t1", OutcomeKind.RETURNED, "later", retry_after_s=1e300)
+    assert w.state.tasks["t1"].not_before == w.now + tune.RETRY_AFTER_MAX_S
