@@ -171,6 +171,8 @@ class NatsClient(Client):
     async def round_trip(self, timeout_s: float) -> None:
         """Return when the broker has seen all that was sent. Raises Unreachable."""
         try:
+            if self._pending:  # nats-py's ping overtakes what waits for its flusher
+                await self._flush_pending(force_flush=True)
             await self.flush(timeout=max(1, round(timeout_s)))
         except (NatsError, TimeoutError, OSError) as error:
             raise Unreachable(f"the broker did not answer: {error}") from None
