@@ -58,5 +58,6 @@ def describe(result: Result) -> str:
     # A traceback says what went wrong in its last line.
     why = why.splitlines()[-1] if why else ""
     # A failure's reason repeats its last error, with the number of attempts.
-    reason = why if why and why in result.reason else "; ".join(part for part in (result.reason, why) if part)
+    told = "" if result.reason == result.state.value else result.reason
+    reason = why if why and why in told else "; ".join(part for part in (told, why) if part)
     return f"{result.state.value}{where}{tries}" + (f": {reason[:TOLD]}" if reason else "")
