@@ -196,14 +196,28 @@ class Classes:
 
     def _evict(self, store: dict[Key, NeedsClass]) -> bool:
         """Drop the longest unused classes for which nothing waits, an eighth at a time; False when there are none."""
-        idle = sorted((c for c in store.values() if not c.pending and c.reserved is None), key=lambda c: c.used_at)
-        for cls in idle[: max(1, len(store) // 8)]:
-            cls.dead = True
-            cls.could = cls.fits = cls.ready = 0
-            del store[cls.key]
-            if cls.node:
-                left = self.at_node[cls.node]
-                left.remove(cls)
-                if not left:
-                    del self.at_node[cls.node]
+        idle = self._oldest([c for c in store.values() if not c.pending], store)
+        for cls in idle:
+            self.drop(cls)
         return bool(idle)
+
+    def hopeless(self, pinned: bool) -> list[NeedsClass]:
+        """The longest unused classes that no known node could ever take, an eighth of all. (Not those that keep away from
+        nodes for a while.)"""
+        store = self.pinned if pinned else self.by_key
+        return self._oldest([c for c in store.values() if not c.could and not c.avoid], store)
+
+    def _oldest(self, some: list[NeedsClass], store: dict[Key, NeedsClass]) -> list[NeedsClass]:
+        free = sorted((c for c in some if c.reserved is None), key=lambda c: c.used_at)
+        return free[: max(1, len(store) // 8)]
+
+    def drop(self, cls: NeedsClass) -> None:
+        """Keep a class no longer; nothing may wait in it."""
+        cls.dead = True
+        cls.could = cls.fits = cls.ready = 0
+        del (self.pinned if cls.node else self.by_key)[cls.key]
+        if cls.node:
+            left = self.at_node[cls.node]
+            left.remove(cls)
+            if not left:
+                del self.at_node[cls.node]

@@ -116,6 +116,8 @@ def drop(state: Coordinator, task: TaskRecord) -> None:
     if task.state is Life.PLACING and task.bound == WAITING:
         state.parking[int(task.head.priority)] -= 1
     state.tasks.pop(task.id, None)
+    if state.aside:
+        state.aside.pop(task.id, None)
 
 
 def count_out(state: Coordinator, task: TaskRecord) -> None:
@@ -126,6 +128,14 @@ def count_out(state: Coordinator, task: TaskRecord) -> None:
     if task.parked:
         task.parked = False
         state.parked -= 1
+        left = state.parked_by[task.submitter] - 1
+        if left:
+            state.parked_by[task.submitter] = left
+        else:
+            del state.parked_by[task.submitter]
+    if task.stays:
+        task.stays = False
+        state.stayed[int(task.head.priority)] -= 1
 
 
 def leave_place(state: Coordinator, task: TaskRecord, out: Out) -> None:

@@ -109,6 +109,7 @@ def _join(
     else:
         change(state, node, cause_of(node), "it registered", now, out)
     node_changed(state, node)
+    state.aside_left = len(state.aside)
     answer = Registered("", "", "", node.boot, state.term, node.interval_s, keep, record.policy)
     out.append(Answer(event.reply, answer))
 
@@ -184,6 +185,7 @@ def _said(node: NodeView, b: Heartbeat) -> None:
 
 def _offer_changed(state: Coordinator, node: NodeView, record: NodeRecord, out: Out) -> None:
     node.accept(record)
+    state.aside_left = len(state.aside)
     out.append(StoreNode(record, node.revision))
     names = tuple(f.name for f in record.offer.functions)
     data = NodeRegistered(node.id, node.boot, record.capabilities, record.offer.labels, names)

@@ -14,6 +14,7 @@ from coordinator.core.ends import drop, expire
 from coordinator.core.estimates import task_ms
 from coordinator.core.events import Source, TaskArrived, TaskUnreadable, WorkFound
 from coordinator.core.nodeview import NodeView
+from coordinator.core.parking import may_park, no_class, set_hopeless_aside
 from coordinator.core.placing import park
 from coordinator.core.queue import activate, put, take_out
 from coordinator.core.record import Life, TaskRecord, items_of
@@ -90,14 +91,16 @@ def enqueue(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
     """Let the task wait for a node, in the queue of its class or in the waiting place."""
     avoid, task.shun_until = _avoided(task, now)
     cls = classify(state, task, avoid, now)
+    if cls is None and set_hopeless_aside(state, bool(task.head.needs.node), now, out):
+        cls = classify(state, task, avoid, now)
     if cls is not None and avoid and not cls.could and task.shun_until:
         cls = _without_shun(state, task, avoid, now) or cls
     if cls is None:
-        _no_class(state, task, now, out)
+        no_class(state, task, now, out)
         return
     task.cls = cls
     in_tasks = task.source.stream != "work"
-    if in_tasks and (reason := _must_park(state, cls, task, now)):
+    if in_tasks and (reason := _must_park(state, cls, task, now)) and may_park(state, task):
         park(state, task, now, reason, out)
         return
     if task.state is not Life.WAITING:
@@ -182,26 +185,15 @@ def _park_unfit(state: Coordinator, cls: NeedsClass, now: float, out: Out) -> No
     reason = words(state, cls, now)
     for queue in cls.queues.values():
         for task in list(queue):
-            if task.in_queue and task.cls is cls and task.source.stream != "work":
+            if task.in_queue and task.cls is cls and task.source.stream != "work" and may_park(state, task):
                 take_out(state, task)
                 park(state, task, now, reason, out)
-
-
-def _no_class(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
-    """Too many different needs wait at a time; this one is looked at again when some are done."""
-    task.cls = None
-    if task.source.stream == "work":
-        task.reason = task.park_reason
-        state.unclassed.append(task)
-    else:
-        park(state, task, now, "too many different kinds of needs wait at the same time", out)
 
 
 def parked(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
     """The task lies in the waiting place now. It waits on in its class, or until its time has come."""
     task.to(Life.WAITING, now)
-    task.parked = True
-    state.parked += 1
+    _count_in(state, task)
     h = task.history
     data = TaskEvent(
         task.id,
@@ -213,6 +205,12 @@ def parked(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
     )
     out.append(Emit("task.waiting", task.id, f"{task.id}.{h.placement}.waiting", data))
     wait_or_queue(state, task, now, out)
+
+
+def _count_in(state: Coordinator, task: TaskRecord) -> None:
+    task.parked = True
+    state.parked += 1
+    state.parked_by[task.submitter] = state.parked_by.get(task.submitter, 0) + 1
 
 
 def wait_or_queue(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
@@ -250,8 +248,7 @@ def work_found(state: Coordinator, event: WorkFound, now: float, out: Out) -> No
         task.reason = task.park_reason = event.reason
         task.not_before = event.not_before
         admit(state, task, now)
-        task.parked = True
-        state.parked += 1
+        _count_in(state, task)
         wait_or_queue(state, task, now, out)
     else:
         admit(state, task, now)
@@ -290,12 +287,3 @@ def node_changed(state: Coordinator, node: NodeView) -> None:
     for cls in state.classes.concerning(node):
         if cls.look_at(node) and cls.pending:
             activate(state, cls)
-
-
-def retry_unclassed(state: Coordinator, now: float, out: Out) -> None:
-    """Look again at tasks for whose needs there was no class, as long as there is one now."""
-    for _ in range(min(len(state.unclassed), tune.LOOK_PAST)):
-        task = state.unclassed.popleft()
-        if state.tasks.get(task.id) is not task or task.state is not Life.WAITING or task.in_queue:
-            continue
-        enqueue(state, task, now, out)

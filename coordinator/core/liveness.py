@@ -78,6 +78,8 @@ def change(state: Coordinator, node: NodeView, cause: Cause, reason: str, now: f
             )
         )
     node_changed(state, node)
+    if old is S.LOST:
+        state.aside_left = len(state.aside)
     if new is S.LOST:
         node.left = left
         node.gone_at = now

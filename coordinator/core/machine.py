@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.core import drains, ends, events, fleet, intake, life, liveness, outcomes, parted, tune
+from coordinator.core import drains, ends, events, fleet, intake, life, liveness, outcomes, parted, tune, unclassed
 from coordinator.core.actions import Action, Emit
 from coordinator.core.placing import ask, pump
 from coordinator.core.queue import measure_flow
@@ -51,7 +51,7 @@ def tick(state: Coordinator, event: events.Tick, now: float, out: Out) -> None:
         fleet.give_up_registrations(state, now)
         if state.term:
             reserve(state, now)
-            intake.retry_unclassed(state, now, out)
+            unclassed.retry_unclassed(state, now, out)
     state.ask_to_wake(out)
 
 

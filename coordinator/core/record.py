@@ -49,7 +49,7 @@ class TaskRecord:
         "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "gone", "gone_at", "head", "history",
         "id", "in_queue", "judged", "last", "leftovers", "missed_in", "node", "not_before", "order", "own", "park_reason",
         "parked", "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "shunned", "since",
-        "source", "source_placement", "state", "submitter", "untold", "whole", "why", "windowed",
+        "source", "source_placement", "state", "stays", "submitter", "untold", "whole", "why", "windowed",
     )  # fmt: skip
 
     def __init__(self, head: TaskHead, source: Source, history: History, submitted_at: float, now: float) -> None:
@@ -82,6 +82,7 @@ class TaskRecord:
         self.bound = ""
         self.park_reason = ""
         self.parked = False  # its place is _waiting
+        self.stays = False  # it lies in TASKS, besides the window, since _waiting has no room for it
         self.reason = ""
         self.running: bool | None = None
         self.leftovers: list[Source] | None = None

@@ -47,6 +47,8 @@ class Coordinator:
         self.estimates = Estimates()
         self.classes = Classes(self.estimates)
         self.unclassed: deque[TaskRecord] = deque()
+        self.aside: OrderedDict[str, TaskRecord] = OrderedDict()  # without a class, since no node could take them
+        self.aside_left = 0  # of those, how many are to be looked at again
         self.active: dict[int, list[tuple[float, int, NeedsClass]]] = {p: [] for p in PRIORITIES}
         self.window: dict[int, int] = dict.fromkeys(PRIORITIES, 0)
         self.pending: dict[int, int] = dict.fromkeys(PRIORITIES, 0)
@@ -54,6 +56,8 @@ class Coordinator:
         self.placed_at: dict[int, float] = dict.fromkeys(PRIORITIES, 0.0)
         self.parking: dict[int, int] = dict.fromkeys(PRIORITIES, 0)
         self.parked = 0
+        self.parked_by: dict[str, int] = {}  # of each submitter
+        self.stayed: dict[int, int] = dict.fromkeys(PRIORITIES, 0)  # would be parked, but for the limit
         self.fresh: deque[tuple[float, TaskRecord]] = deque()
         self.to_ask: list[TaskRecord] = []
         # time
@@ -94,14 +98,20 @@ class Coordinator:
         """How many more TASKS messages of this priority the shell may pull now.
 
         While a full window stands still, a few more at a time are let in: they move to ``_waiting``, so that what could run
-        is found behind them.
+        is found behind them. With ``_waiting`` full, none is.
         """
-        room = tune.PRIORITY_WINDOW - self.window[priority]
-        if room >= tune.LOOK_PAST:
-            return room
-        if self.parked >= tune.WAITING_MAX:
+        left = self.waiting_room()
+        if left <= 0:
             return 0
-        return max(0, room, tune.LOOK_PAST - self.parking[priority]) if self.stands_still(priority) else max(0, room)
+        too_many = self.stayed[priority] - tune.STAY_MAX
+        room = tune.PRIORITY_WINDOW - self.window[priority] - max(0, too_many)
+        if room < tune.LOOK_PAST and too_many < 0 and self.stands_still(priority):
+            room = max(room, tune.LOOK_PAST - self.parking[priority])
+        return max(0, min(room, left))
+
+    def waiting_room(self) -> int:
+        """How many more tasks ``_waiting`` may hold."""
+        return tune.WAITING_MAX - self.parked - sum(self.parking.values())
 
     def stands_still(self, priority: int) -> bool:
         """Whether nothing of this priority was placed for `tune.STILL_S` (by the clock of the last housekeeping)."""

@@ -18,6 +18,7 @@ FAILED_PENALTY = 0.5  # taken off a node's score when the task failed there befo
 
 # Waiting and intake.
 CLASSES_MAX = 1024  # different needs that are kept ready at a time
+NODES_LOOKED_AT = 20_000  # times that a node is looked at, at a time, for tasks without a class
 PINNED_MAX = 16_384  # the same for tasks that name their node
 CLASS_WINDOW = 500  # tasks of one needs-class that may hold places of the intake window while it stands still
 PRIORITY_WINDOW = 2000  # un-acked TASKS messages of one priority
@@ -27,6 +28,8 @@ DRAIN_S = 5.0  # that will not be empty within this at its present rate, stands 
 STILL_S = 5.0  # so does a priority of which nothing was placed for this long
 UNFIT_PARK_S = 2.0  # tasks whose nodes all went unfit move to _waiting after this
 WAITING_MAX = 100_000  # tasks held in _waiting; above it the intake stops
+SUBMITTER_SHARE = 0.25  # of _waiting, for the tasks of one submitter
+STAY_MAX = 10_000  # un-acked TASKS messages of one priority, besides the window, that wait for their submitter's share
 ANNOUNCE_QUEUED_S = 0.5  # a task that waits longer for a slot is said to be queued
 RESERVE_AFTER_S = 2.0  # a task passed by younger ones for this long gets a node kept free
 RESERVE_LOOK = 64  # fitting nodes among which the best one is reserved

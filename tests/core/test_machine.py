@@ -309,7 +309,7 @@ class Fleet(RuleBasedStateMachine):
         for priority, pending in s.pending.items():
             assert pending == sum(t.in_queue and int(t.head.priority) == priority for t in s.tasks.values())
             assert s.window[priority] == sum(t.windowed and int(t.head.priority) == priority for t in s.tasks.values())
-        assert s.parked == sum(t.parked for t in s.tasks.values())
+        assert s.parked == sum(t.parked for t in s.tasks.values()) == sum(s.parked_by.values())
         assert all(n >= 0 for n in s.parking.values())
 
     @invariant()

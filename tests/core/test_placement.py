@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from coordinator.core import tune
-from coordinator.core.events import Tick
+from coordinator.core.events import CancelAsked, Tick
 from coordinator.core.placing import sample
 from coordinator.core.why import explain
 from schemas.device import DeviceState, NetworkQuality, NetworkType, ThermalState
@@ -263,9 +263,7 @@ def test_a_pile_that_stands_still_leaves_room_for_others() -> None:
 
 
 def test_too_many_kinds_of_needs_wait_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    from coordinator.core import classes
-
-    monkeypatch.setattr(classes.tune, "CLASSES_MAX", 3)
+    monkeypatch.setattr(tune, "CLASSES_MAX", 3)
     w = World()
     w.join("n1", cores=1)
     for i in range(6):
@@ -324,3 +322,91 @@ def test_ten_thousand_quick_tasks_flow_without_a_detour() -> None:
     assert [x for x in w.log if "_waiting" in x][:3] == []
     ranks = {p: sum(i for i, x in enumerate(ended) if x == p) / 2500 for p in (10, 7, 3, 1)}
     assert ranks[10] < ranks[7] < ranks[3] < ranks[1]
+
+
+def test_the_waiting_place_is_never_overfilled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "WAITING_MAX", 40)
+    w = World()
+    w.join("n1")
+    for i in range(200):
+        w.submit(f"t{i}", gpu=True, submitter=f"user{i}")
+    assert w.state.parked == 40
+    assert [w.state.intake_room(p) for p in (1, 3, 7, 10)] == [0] * 4
+    w.feed(*(CancelAsked(f"t{i}") for i in range(10)))
+    assert w.state.intake_room(3) == 10
+
+
+def test_the_pile_of_one_submitter_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fills its share of the waiting place; what is beyond stays in TASKS, besides the window, up to a limit."""
+    monkeypatch.setattr(tune, "WAITING_MAX", 400)
+    monkeypatch.setattr(tune, "STAY_MAX", 50)
+    w = World()
+    w.join("n1")
+    for i in range(150):
+        w.submit(f"ann{i}", gpu=True)
+    assert w.state.parked == 100
+    assert w.state.stayed[3] == 50
+    assert w.state.intake_room(3) == 300, "as much as may yet have to wait"
+    w.submit("bob1", gpu=True, submitter="bob")
+    assert w.state.parked == 101
+    w.submit("bob2", submitter="bob")
+    assert placed_at(w, "bob2") == "n1"
+    w.join("n2", has_gpu=True)
+    w.wait(1, beating=None)
+    for _ in range(200):
+        for task in list(w.state.nodes["n2"].attempts):
+            w.done(task)
+    assert w.state.stayed[3] == 0
+    assert w.state.parked == 0
+    assert w.state.parked_by == {}
+
+
+def test_a_priority_whose_tasks_cannot_wait_elsewhere_stops_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "WAITING_MAX", 10_000)
+    monkeypatch.setattr(tune, "SUBMITTER_SHARE", 0.0)
+    monkeypatch.setattr(tune, "STAY_MAX", 10)
+    monkeypatch.setattr(tune, "PRIORITY_WINDOW", 200)
+    w = World()
+    n = 0
+    while w.state.intake_room(3):
+        n += 1
+        w.submit(f"t{n}", gpu=True)
+    assert n == 210
+    w.wait(20)
+    assert w.state.intake_room(3) == 0
+    assert w.state.intake_room(7) == 200
+
+
+def test_needs_that_no_node_meets_shut_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their tasks wait without a class, which others need; once a node comes that could take them, they have one again."""
+    monkeypatch.setattr(tune, "CLASSES_MAX", 8)
+    w = World()
+    w.join("n1")
+    for i in range(30):
+        w.submit(f"t{i}", labels={"room": str(i)})
+    w.submit("good")
+    assert placed_at(w, "good") == "n1"
+    assert "room=0" in w.state.tasks["t0"].reason
+    assert "t0" in w.state.aside
+    w.wait(5, beating=None)
+    assert len(w.state.aside) >= 20, "nobody looks at them while nothing has changed"
+    w.join("n2", labels={"room": "0"})
+    w.wait(1, beating=None)
+    assert placed_at(w, "t0") == "n2"
+    w.feed(*(CancelAsked(f"t{i}") for i in range(30)))
+    assert set(w.states()) == {"good"}
+    assert not w.state.aside
+    assert not w.state.parked_by
+
+
+def test_a_lost_node_that_is_back_gets_what_was_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "CLASSES_MAX", 4)
+    w = World()
+    w.join("n1", labels={"room": "3"})
+    w.kill("n1")
+    for i in range(20):
+        w.submit(f"t{i}", labels={"room": str(i)})
+    assert "t3" in w.state.aside
+    w.beat("n1")
+    w.wait(1, beating=None)
+    assert placed_at(w, "t3") == "n1"

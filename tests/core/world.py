@@ -37,7 +37,7 @@ def head(task: str, function: str = "echo", **more: Any) -> TaskHead:
     needs = Needs(**{k: more.pop(k) for k in list(more) if k in fields})
     more.setdefault("retry", Retry(limit=2, backoff_s=0.5))
     more["priority"] = TaskPriority(more.get("priority", 3))
-    return TaskHead(task, "ann", FunctionHead(function), needs=needs, **more)
+    return TaskHead(task, more.pop("submitter", "ann"), FunctionHead(function), needs=needs, **more)
 
 
 def after(history: History, kind: OutcomeKind, node: str, error: str, *, started: bool = True) -> History:
