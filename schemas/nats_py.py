@@ -53,6 +53,14 @@ class NatsClient(Client):
         except Exception:
             log.exception("a message handler failed subject=%s", subject[:200])
 
+    async def _process_pong(self) -> None:
+        """The answer to a ping. nats-py's own raises, and stops reading, when nobody waits for it any more."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
+
     def tap(self) -> None:
         """Put `Wire` before nats-py's protocol, between two operations; if one is half read, try again in a moment."""
         transport = self._transport

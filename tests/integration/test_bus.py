@@ -320,6 +320,17 @@ def test_however_the_bytes_are_cut_each_operation_arrives_whole_and_in_order(cut
     assert passed == [b"PING\r\n", b"MSG a.e 8 2\r\nno\r\n", b"-ERR 'x'\r\n"]
 
 
+async def test_an_answer_that_comes_too_late_for_a_flush_does_not_end_the_reading(bus: Bus) -> None:
+    got: list[bytes] = []
+    await bus.subscribe("fog.x", lambda _s, _r, data, _h: got.append(data))
+    late = asyncio.get_running_loop().create_future()
+    await bus._client._send_ping(late)
+    late.cancel()
+    await bus.flush()
+    bus.publish("fog.x", b"heard")
+    await eventually(lambda: got == [b"heard"])
+
+
 async def test_a_message_beyond_the_payload_limit_is_refused_before_it_closes_the_connection(bus: Bus) -> None:
     with pytest.raises(BadInput, match="payload limit"):
         bus.publish("fog.x", b"x" * (bus.max_payload + 1))
