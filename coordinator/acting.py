@@ -102,6 +102,7 @@ class Acting:
         """Take over: read what the streams hold, then listen, pull and act. Raises Unreachable once the lease is over."""
         await self._breathe()
         await drop_old_consumers(self._bus, self._lease.term)
+        await self.outbound.fence.take()
         listen = {
             subjects.done("*", "*"): self.inbound.done,
             subjects.heartbeat("*"): self.inbound.beat,

@@ -128,4 +128,8 @@ class Lease:
         """Give it up at once, so that a successor need not wait."""
         self._deadline = 0.0
         with contextlib.suppress(FogError):
-            await self._kv.delete(KEY, self._revision)
+            try:
+                await self._kv.delete(KEY, self._revision)
+            except Conflict:  # with a renewal that was under way
+                if await self._was_ours():
+                    await self._kv.delete(KEY, self._revision)

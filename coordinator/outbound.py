@@ -10,11 +10,11 @@ from typing import Any
 from msgspec import Raw
 
 from coordinator.bodies import Bodies
+from coordinator.concluder import AGAIN_S, Concluder
 from coordinator.core import actions as act
 from coordinator.core import tune
 from coordinator.core.events import (
     CommandEnded,
-    Concluded,
     Event,
     Placed,
     PlaceFailed,
@@ -22,6 +22,7 @@ from coordinator.core.events import (
     ResultsAsked,
     Source,
 )
+from coordinator.fence import Fence
 from coordinator.inbound import Inbound
 from coordinator.registrar import Registrar
 from coordinator.remover import STREAM_OF, Remover
@@ -29,19 +30,18 @@ from coordinator.splits import Splitter
 from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus
 from schemas.codec import Decoder, encode
-from schemas.errors import BadInput, FogError, NoResponders, StoreRefused, Unreachable
+from schemas.errors import BadInput, FogError, NoResponders, Unreachable
 from schemas.eventlog import EventLog
 from schemas.logs import fields
 from schemas.membership import NodeAnswer, NodeCommand
 from schemas.pull import ack
 from schemas.store import Ack, Store
-from schemas.task import Outcome, Result, ResultHead, ResultState, Work
+from schemas.task import Outcome, ResultHead, Work
 
 log = logging.getLogger("fog.coordinator")
 
 PLACE_GIVE_UP_S = 30.0
 COMMAND_S = 2.0
-AGAIN_S = (0.5, 5.0)  # between two tries of what must not be given up: the first wait, and the longest
 READS_MAX = 16  # bodies that are read again at a time
 
 _answer = Decoder(NodeAnswer)
@@ -73,8 +73,9 @@ class Outbound:
         self._splitter = Splitter(bus, store)
         self._hand_on, self._wake_at, self._term, self._may = hand_on, wake_at, term, may
         self._remover = Remover(bus, may)
-        self._recording: set[str] = set()  # tasks of which a result is on its way
-        self._refused: dict[str, Source] = {}  # messages that go once their task's result is stored
+        self.fence = Fence(bus, store, term, may)
+        self._concluder = Concluder(store, self.fence, hand_on, self._remove, self._spawn)
+        self.refuse = self._concluder.refuse
         self._reading = asyncio.Semaphore(READS_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -82,8 +83,8 @@ class Outbound:
         self._do: dict[type, Callable[[Any], None]] = {
             act.Place: self._place,
             act.Split: lambda a: self._spawn(self._split(a)),
-            act.Remove: self._remove,
-            act.Conclude: self._conclude,
+            act.Remove: lambda a: self._remove(a.source),
+            act.Conclude: self._concluder.conclude,
             act.AskResults: lambda a: self._spawn(self._ask_results(a)),
             act.Forget: lambda a: self._bodies.drop(a.task),
             act.Emit: self._emit,
@@ -204,8 +205,7 @@ class Outbound:
                 wait_s = min(AGAIN_S[1], 2 * wait_s)
         self._hand_on(Placed(task, placement, seq, _found(message, subject, task)))
 
-    def _remove(self, remove: act.Remove) -> None:
-        source = remove.source
+    def _remove(self, source: Source) -> None:
         if source.stream == "outcomes":
             self._inbound.outcome_over(source.seq)
         if source.reply:
@@ -214,51 +214,6 @@ class Outbound:
             self._remover.add(source)
 
     # Results
-
-    def _conclude(self, end: act.Conclude) -> None:
-        if end.task in self._recording:
-            return  # the core says it again while there is no answer; it is being tried all the same
-        self._recording.add(end.task)
-        result = Result(
-            end.task,
-            end.submitter,
-            end.state,
-            node=end.node,
-            placement=end.placement,
-            attempts=end.attempts,
-            reason=end.reason[: limits.REASON_MAX],
-            errors=end.errors,
-            exit_code=end.exit_code,
-            stdout=end.stdout,
-            stderr=end.stderr,
-            parts=end.parts,
-        )
-        self._record(
-            end.task, subjects.result(end.submitter, end.task), encode(result), f"{end.task}.{end.state.value}"
-        )
-
-    def refuse(self, task: str, submitter: str, source: Source, reason: str) -> None:
-        """End a task that the core cannot handle: a failed result says so, then its message goes."""
-        self._refused[task] = source
-        self._conclude(act.Conclude(task, submitter, ResultState.FAILED, reason))
-
-    def _record(self, task: str, subject: str, data: bytes, msg_id: str, wait_s: float = AGAIN_S[0]) -> None:
-        def on_answer(answer: Ack | FogError) -> None:
-            refused = isinstance(answer, StoreRefused) and answer.exists
-            if refused or isinstance(answer, Ack):
-                self._recording.discard(task)
-                if task in self._refused:
-                    self._remove(act.Remove(self._refused.pop(task)))
-                self._hand_on(Concluded(task, refused=refused))
-            else:
-                log.error("a result was not stored", extra=fields(task=task, error=str(answer)))
-                self._spawn(self._record_again(task, subject, data, msg_id, wait_s))
-
-        self._store.post(subject, data, msg_id, on_answer)
-
-    async def _record_again(self, task: str, subject: str, data: bytes, msg_id: str, wait_s: float) -> None:
-        await asyncio.sleep(wait_s)
-        self._record(task, subject, data, msg_id, min(AGAIN_S[1], 2 * wait_s))
 
     async def _ask_results(self, ask: act.AskResults) -> None:
         found: dict[str, ResultHead | None] = {task: None for _, task in ask.tasks}

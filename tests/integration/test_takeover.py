@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
 from coordinator import acting as acting_module
 from coordinator import takeover
@@ -22,13 +24,17 @@ from coordinator.core import actions as act
 from coordinator.core import events as ev
 from coordinator.core.machine import step
 from coordinator.faults import Faults
+from coordinator.fence import mark
 from coordinator.inbound import Bad
 from coordinator.lease import Lease
 from coordinator.service import Service
-from schemas import jetstream, streams, subjects
+from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus
 from schemas.codec import Decoder, encode
+from schemas.device import DeviceCapabilities, DeviceState
 from schemas.errors import Unreachable
+from schemas.kv import Kv
+from schemas.membership import NodeRecord, Offer, Register
 from schemas.store import Store
 from schemas.target import Target
 from schemas.task import (
@@ -45,6 +51,7 @@ from schemas.task import (
 from tests.until import eventually
 
 ME = "ann"
+CAPABLE = DeviceCapabilities()
 result_of: Decoder[Result] = Decoder(Result)
 work_of: Decoder[Work] = Decoder(Work)
 
@@ -238,19 +245,52 @@ async def test_nothing_of_a_term_that_is_over_is_stored(
     await terms.close()
 
 
+async def test_a_result_that_was_on_its_way_when_the_lease_ended_is_refused_by_the_broker(terms: Terms) -> None:
+    """The process was stopped after its look at the lease, say, and before it wrote: all that was checked held."""
+    old, lease = await terms.start(1)
+    lease.valid = False
+    new, _ = await terms.start(2)
+    lease.valid = True  # as it was at that look
+    old.outbound.do([act.Conclude("theirs", ME, ResultState.EXPIRED, "decided by term 1")], 0.0)
+    lease.valid = False
+    await old._bus.flush()
+    new.outbound.do([act.Conclude("ours", ME, ResultState.EXPIRED, "decided by term 2")], 0.0)
+    await eventually(lambda: _has_result(terms, "ours"), what="the result of the term that counts")
+    assert await terms.result("theirs") is None
+    assert await jetstream.subjects(terms.bus, streams.RESULTS, subjects.result("*", "*")) == {
+        subjects.result(ME, "ours"): 1
+    }
+
+
+async def test_a_term_that_outlives_its_mark_sets_it_anew(terms: Terms) -> None:
+    """It ages with the results among which it lies."""
+    made, _ = await terms.start(1)
+    message = await jetstream.get_message(terms.bus, streams.RESULTS, last_by=mark(1))
+    assert message is not None
+    await jetstream.delete_message(terms.bus, streams.RESULTS, message.seq)
+    made.outbound.do([act.Conclude(f"t{i}", ME, ResultState.EXPIRED, "late") for i in range(3)], 0.0)
+    for i in range(3):
+        await eventually(partial(_has_result, terms, f"t{i}"), what="the result")
+
+
+async def _has_result(terms: Terms, task: str) -> bool:
+    return await terms.result(task) is not None
+
+
 async def test_a_result_that_the_broker_does_not_take_is_said_by_one_voice(terms: Terms) -> None:
     """The core says it again while it has no answer. That must not add up."""
     await terms.store.put(subjects.result(ME, "first"), encode(Result("first", ME, ResultState.SUCCEEDED)))
-    config = (await jetstream.stream_info(terms.bus, streams.RESULTS))["config"]
-    await jetstream.call(terms.bus, f"STREAM.UPDATE.{streams.RESULTS}", {**config, "max_msgs": 1})
     made, _ = await terms.start(1)
+    info = await jetstream.stream_info(terms.bus, streams.RESULTS)
+    full = {**info["config"], "max_msgs": info["state"]["messages"]}
+    await jetstream.call(terms.bus, f"STREAM.UPDATE.{streams.RESULTS}", full)
     said: list[str] = []
     await terms.bus.subscribe(subjects.result("*", "*"), lambda subject, _reply, _data, _headers: said.append(subject))
     for _ in range(20):
         made.outbound.do([act.Conclude("full", ME, ResultState.EXPIRED, "late")], 0.0)
     await eventually(lambda: len(said) >= 2, what="it is tried again")
     assert len(said) <= 3
-    await jetstream.call(terms.bus, f"STREAM.UPDATE.{streams.RESULTS}", config)
+    await jetstream.call(terms.bus, f"STREAM.UPDATE.{streams.RESULTS}", info["config"])
 
     async def stored() -> bool:
         return await terms.result("full") is not None
@@ -352,6 +392,90 @@ async def test_what_a_turn_decided_after_its_lease_ended_is_not_said(terms: Term
         made._hand_on(ev.CancelAsked("t1", ME, "no need"))
         await asyncio.wait_for(made.over.wait(), 5)
     assert await terms.result("t1") is None
+
+
+async def test_work_under_names_that_are_no_ids_stops_no_takeover(terms: Terms) -> None:
+    """RESULTS is asked for all that was found at once: one subject that it cannot take would spoil them all."""
+    task = task_of("t1")
+    bad = [encode(structs.replace(task, submitter=name)) for name in (">", "", "a b", "x.*")]
+    for number, body in enumerate([*bad, encode(task)]):
+        work = structs.replace(_work("t1"), task=msgspec.Raw(body))
+        await terms.store.put(subjects.work("a", "t1"), encode(work), msg_id=str(number))
+    await terms.store.put(subjects.work("a", "*"), encode(_work("t1")))
+    made, _ = await terms.start(1)
+    assert set(made.state.tasks) == {"t1"}
+    assert made.inbound.bad.counts["work"] == 5
+
+
+async def test_a_lease_that_is_given_up_while_it_is_renewed_is_free_at_once(terms: Terms) -> None:
+    lease, next_one = Lease(terms.bus, terms.store, "c1"), Lease(terms.bus, terms.store, "c2")
+    await lease.acquire()
+    before = lease._revision
+    keeping = asyncio.ensure_future(lease.keep())
+    await eventually(lambda: lease._revision > before, what="a renewal")
+    keeping.cancel()
+    lease._revision = before  # as if its answer had not come
+    await lease.release()
+    began = ticks()
+    await next_one.acquire()
+    assert ticks() - began < limits.LEASE_S / 2
+
+
+# Nodes' records and removals
+
+
+async def test_a_record_that_another_wrote_meanwhile_is_read_and_judged_anew(terms: Terms) -> None:
+    made, _ = await terms.start(1)
+    told: list[ev.Event] = []
+    made.registrar._hand_on = told.append
+    nodes = Kv(terms.bus, terms.store, streams.NODES)
+    first = NodeRecord("a", "key", "session", 1, CAPABLE, Offer(), 0.0, 0.0)
+    theirs = await nodes.create("a", encode(structs.replace(first, boot=7)))
+    await made.registrar.store(first, theirs + 100, "")
+    assert told == [ev.NodeConflicted("a", structs.replace(first, boot=7), theirs)]
+    await made.registrar.store(structs.replace(first, boot=8), theirs, "")
+    assert isinstance(told[1], ev.NodeStored)
+    await made.registrar.drop("a", theirs)
+    assert await nodes.get("a") is not None, "it was written since"
+    await made.registrar.drop("a", told[1].revision)
+    assert await nodes.get("a") is None
+
+
+async def test_a_registration_that_fails_leaves_nothing_open(terms: Terms) -> None:
+    made, _ = await terms.start(1)
+
+    async def fails(*_args: Any, **_more: Any) -> None:
+        raise ZeroDivisionError
+
+    made.registrar._kv.get = fails  # type: ignore[method-assign]
+    made.registrar._open["reply"] = Register("a", "key", "session", CAPABLE, Offer(), DeviceState())
+    await made.registrar._look_up("reply")
+    assert not made.registrar._open
+
+
+async def test_what_cannot_be_removed_now_is_removed_later(terms: Terms) -> None:
+    """However long that takes: a WORK message that stays would run again."""
+    made, _ = await terms.start(1)
+    seqs = [(await terms.store.put(subjects.work("a", f"t{i}"), b"{}")).seq for i in range(100)]
+    refused = 0
+    delete = jetstream.delete_message
+
+    async def refuses(bus: Bus, stream: str, seq: int) -> bool:
+        nonlocal refused
+        if refused < 60:
+            refused += 1
+            raise Unreachable("not now")
+        return await delete(bus, stream, seq)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jetstream, "delete_message", refuses)
+        made.outbound.do([act.Remove(ev.Source("work", seq)) for seq in seqs], 0.0)
+
+        async def none_left() -> bool:
+            return await terms.stored(streams.WORK) == 0
+
+        await eventually(none_left, what="all of it is removed")
+    assert refused == 60
 
 
 # Faults
