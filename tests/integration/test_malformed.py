@@ -17,6 +17,7 @@ from schemas.bus import header
 from schemas.codec import Decoder, encode
 from schemas.device import DeviceState
 from schemas.errors import Unreachable
+from schemas.limits import TASK_MAX
 from schemas.membership import Heartbeat, NodeAnswer, NodeCommand, Registered
 from schemas.task import History, Outcome, OutcomeKind, ResultState, Work
 from tests.conftest import BrokerPool
@@ -140,6 +141,8 @@ async def test_what_is_submitted_and_is_no_task_fails_with_the_reason(fleet: Sta
         **JUNK,
         "cores as a word": json.dumps({**good, "needs": {"cores": "many"}}).encode(),
         "a priority that is none": json.dumps({**good, "priority": 4}).encode(),
+        "another priority than its subject's": json.dumps({**good, "priority": 10}).encode(),
+        "more bytes than a task may have": json.dumps({**good, "x": "y" * TASK_MAX}).encode(),
         "another's id": json.dumps({**good, "id": "t-other"}).encode(),
         "another's name": json.dumps({**good, "submitter": "somebody"}).encode(),
         "a kind of run that is not known": json.dumps({**good, "run": {"kind": "quantum"}}).encode(),
@@ -172,7 +175,10 @@ async def test_outcomes_that_are_none_leave_the_queue(fleet: Stack) -> None:
     before = await bad(fleet, "outcome")
     task = fleet.make("echo", 1)
     outcome = Outcome(Raw(encode(task)), History(placement=1), OutcomeKind.FAILED, "a", 1, "boom")
+    anybodys = encode(structs.replace(task, submitter=">"))
     others = [
+        (subjects.outcome("a", task.id), encode(structs.replace(outcome, task=Raw(anybodys)))),
+        (subjects.outcome("A", task.id), encode(structs.replace(outcome, node="A"))),
         (subjects.outcome("b", task.id), encode(outcome)),
         (subjects.outcome("a", "another"), encode(outcome)),
         (subjects.outcome("a", task.id), encode(structs.replace(outcome, task=Raw(b'{"id": 1}')))),
