@@ -87,7 +87,7 @@ def began(
     """The start of an attempt that was over before its node would have said it; so that the three events come in order."""
     if duration_ms < 1000 * limits.STARTED_EVENT_S:
         data = TaskEvent(task, submitter, node, placement, attempt)
-        at = now - max(0.0, duration_ms) / 1000
+        at = now - duration_ms / 1000 if duration_ms > 0 else now
         out.append(Emit("task.started", task, f"{task}.{placement}.started", data, at))
 
 
@@ -110,8 +110,10 @@ def _tell(state: Coordinator, result: ResultHead, now: float, out: Out) -> None:
 
 def drop(state: Coordinator, task: TaskRecord) -> None:
     """Hold the task no longer."""
-    take_out(state, task)
-    release(state, task)
+    if task.in_queue:
+        take_out(state, task)
+    if task.node is not None:
+        release(state, task)
     count_out(state, task)
     if task.state is Life.PLACING and task.bound == WAITING:
         state.parking[int(task.head.priority)] -= 1

@@ -99,8 +99,8 @@ def place_failed(state: Coordinator, event: PlaceFailed, now: float, out: Out) -
         return
     state.counts["place failed"] += 1
     if event.gone:
-        if task.gone != task.source:
-            task.gone, task.gone_at = task.source, now
+        if task.gone is None or task.gone[0] != task.source:
+            task.gone = (task.source, now)
         _look_again(state, task, now)
         return
     if event.final:
@@ -147,8 +147,8 @@ def not_done(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None
         outcome, task.untold = task.untold, None
         judge(state, task, outcome, now, out)
         return
-    if task.gone is not None and task.gone == task.source:
-        if now - task.gone_at > tune.GONE_S:
+    if task.gone is not None and task.gone[0] == task.source:
+        if now - task.gone[1] > tune.GONE_S:
             reason = "its message is gone from the broker, and it has no result: submit it again"
             conclude(state, task, ResultState.FAILED, reason, now, out)
         return  # asked again until then: its end must be under way

@@ -150,7 +150,7 @@ def _failed(state: Coordinator, task: TaskRecord, outcome: Outcome, now: float, 
     )
     if halve(state, task, now, out):
         return
-    if h.retries_used > task.head.retry.limit:
+    if h.retries_used > task.head.retry.limit or (h.errors and h.errors[-1].kind == "arguments"):
         fail(state, task, now, out)
         return
     retry = task.head.retry

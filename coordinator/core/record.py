@@ -46,7 +46,7 @@ class TaskRecord:
     """
 
     __slots__ = (
-        "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "gone", "gone_at", "head", "history",
+        "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "gone", "head", "history",
         "id", "in_queue", "judged", "last", "leftovers", "missed_in", "node", "not_before", "order", "own", "park_reason",
         "parked", "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "shunned", "since",
         "source", "source_placement", "state", "stays", "submitter", "untold", "whole", "why", "windowed",
@@ -88,8 +88,7 @@ class TaskRecord:
         self.leftovers: list[Source] | None = None
         self.last: Outcome | None = None
         self.untold: Outcome | None = None  # to be judged once RESULTS holds nothing
-        self.gone: Source | None = None  # the place that was found empty, at `gone_at`
-        self.gone_at = 0.0
+        self.gone: tuple[Source, float] | None = None  # the place that was found empty, and when
         self.own: ResultHead | None = None  # the result that we had recorded
         self.why = NO_CANDIDATES
         self.whole = False  # it cannot be split
