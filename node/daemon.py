@@ -78,11 +78,14 @@ class Daemon:
         bus = await self._unless_stopped(connecting)
         if bus is None:
             return
+        bus.when_closed(self._stop.set)
         try:
             await self._work(bus)
         finally:
             await bus.close()
             self._device.close()
+        if bus.closed_for:
+            raise FogError(f"the broker ended the connection: {bus.closed_for}", hint="start the node again")
 
     async def _unless_stopped(self, task: asyncio.Task[T]) -> T | None:
         stopping = asyncio.create_task(self._stop.wait())

@@ -100,8 +100,9 @@ class Recorder:
             self._spawn(self._store_then_post(attempt, message))
 
     def failed(self, attempt: Attempt, message: Failed) -> None:
-        """A failed attempt."""
-        self._end(attempt, Ending(OutcomeKind.FAILED, "failed", message.error, True))
+        """A failed attempt. With arguments that do not fit, no other node can do better."""
+        word = "arguments" if message.arguments else "failed"
+        self._end(attempt, Ending(OutcomeKind.FAILED, word, message.error, True))
 
     def died(self, attempt: Attempt, how: str, began: bool) -> None:
         """A failed attempt: a task that kills its runner must not be tried for ever. A runner that ended before the task

@@ -48,7 +48,10 @@ def call(job: Call, function: Function, clock: Clock) -> Finished | Failed:
     """Call once."""
     begun = clock()
     try:
-        arguments = function.arguments(job.args, job.files)
+        try:
+            arguments = function.arguments(job.args, job.files)
+        except (BadInput, msgspec.MsgspecError) as error:
+            return Failed(job.key, clock() - begun, explain(error), arguments=True)
         value, blob = function.packed(function.fn(*arguments))
         if len(value) + len(blob or b"") > PAYLOAD_MAX:
             _refuse_size(len(value) + len(blob or b""))

@@ -625,3 +625,12 @@ def test_a_node_cannot_put_a_task_off_for_ever() -> None:
     w.submit("t1")
     w.outcome("t1", OutcomeKind.RETURNED, "later", retry_after_s=1e300)
     assert w.state.tasks["t1"].not_before == w.now + tune.RETRY_AFTER_MAX_S
+
+
+def test_arguments_that_do_not_fit_fail_at_once_since_no_other_node_can_do_better() -> None:
+    w = World()
+    w.join("n1")
+    w.join("n2")
+    w.submit("t1")
+    lines = w.outcome("t1", error="value: Expected `int`, got `str`", word="arguments")
+    assert "conclude t1 failed: failed after 1 attempt: value: Expected `int`, got `str`" in lines

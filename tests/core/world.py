@@ -40,12 +40,14 @@ def head(task: str, function: str = "echo", **more: Any) -> TaskHead:
     return TaskHead(task, more.pop("submitter", "ann"), FunctionHead(function), needs=needs, **more)
 
 
-def after(history: History, kind: OutcomeKind, node: str, error: str, *, started: bool = True) -> History:
-    """The history as a node writes it into an outcome. Its clock is far off."""
+def after(
+    history: History, kind: OutcomeKind, node: str, error: str, *, started: bool = True, word: str = ""
+) -> History:
+    """The history as a node writes it into an outcome. Its clock is far off. `word`: the error's kind, if another."""
     if not started and kind is OutcomeKind.RETURNED:
         return history
     attempts = history.attempts + started
-    errors = (*history.errors, AttemptError(node, attempts, 9e9, error, kind.value))
+    errors = (*history.errors, AttemptError(node, attempts, 9e9, error, word or kind.value))
     return replace(
         history,
         attempts=attempts,
@@ -213,7 +215,7 @@ class World:
         self.seq += 1
         node = more.pop("node", "") or self.state.tasks[task].bound
         history = more.pop("history", None) or self.state.tasks[task].history
-        history = after(history, kind, node, error, started=more.get("started", True))
+        history = after(history, kind, node, error, started=more.get("started", True), word=more.pop("word", ""))
         outcome = Outcome(msgspec.Raw(b"{}"), history, kind, node, 1, error, **more)
         held = self.state.tasks.get(task)
         told = self.heads[task] if held is None else held.head

@@ -160,6 +160,7 @@ async def test_arguments_and_results_are_checked_against_the_annotations(
     await fleet.node("n1", "--import", "own_functions")
     outcome = await fleet.outcome(await fleet.place(FunctionRun(name, Raw(args))))
     assert says in outcome.error
+    assert outcome.history.errors[-1].kind == ("failed" if name == "wrong" else "arguments")
 
 
 async def test_a_redelivery_of_running_work_starts_nothing_and_its_new_reply_is_acked(fleet: Fleet) -> None:
