@@ -46,7 +46,7 @@ TURN_MAX = 2_000  # events of one turn
 TASKS_PENDING_MAX = 20_000  # un-acked TASKS of one priority; the core's windows are smaller
 OUTCOMES_PENDING_MAX = 5_000
 OUTCOME_BYTES = 64 << 20  # of outcomes under way, beyond which no more are pulled
-REPORTS_PER_S = 2_000
+REPORTS_PER_S = 2_000  # of nodes that are asked to report
 POISON = "the coordinator cannot handle it: its log says why"
 
 
@@ -131,7 +131,7 @@ class Acting:
         self._heard = read
         self._reading = False
         while not self.state.term:
-            self._turn()
+            self._turn_soon()
             await self._breathe()
 
     def _report_spread_s(self) -> float:
@@ -289,6 +289,7 @@ class Acting:
             self.events.emit("coordinator.stopped", self._name, key, data, self._clock())
         else:
             self._store.close()
+            self.events.close()
         self._reading = True
         self.outbound.stop()
         self.registrar.stop()
@@ -301,4 +302,5 @@ class Acting:
         await self.consumers.stop()
         if self._lease.valid:
             await self.events.drain(1.0)
+        self.events.close()
         gc.unfreeze()

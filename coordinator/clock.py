@@ -22,14 +22,14 @@ class Clock:
 
     def __init__(self) -> None:
         self._offset = time.time() - ticks()
-        self._learnt = False
+        self._begun = False
 
     def __call__(self) -> float:
         """Now."""
+        self._begun = True
         return ticks() + self._offset
 
     def learn(self, told: float, at: float) -> None:
-        """The broker's clock had passed `told` when the ticks were `at`. Later ones move ours only forward."""
+        """The broker's clock had passed `told` when the ticks were `at`. Ours, once it was looked at, moves only forward."""
         offset = told - at
-        self._offset = max(self._offset, offset) if self._learnt else offset
-        self._learnt = True
+        self._offset = max(self._offset, offset) if self._begun else offset
