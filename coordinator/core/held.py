@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from coordinator.core import tune
 from coordinator.core.actions import Command
 from coordinator.core.life import adopt, lose
 from coordinator.core.nodeview import NodeView
-from coordinator.core.record import Life
+from coordinator.core.record import Life, TaskRecord
 from coordinator.core.state import Coordinator, Out
 from schemas import limits
 from schemas.membership import Heartbeat, Register
@@ -78,19 +79,21 @@ def _may_stop(state: Coordinator, node: NodeView, orphan: tuple[str, int], back:
 def _find_missing(state: Coordinator, node: NodeView, b: Heartbeat, now: float, out: Out) -> None:
     """Attempts that reached the node and are not held: after one more beat they are lost (their result may be under way).
 
-    So are those that never seem to reach it, though it beats.
+    Those that do not reach it, though it beats, are placed elsewhere, or there again after a while.
     """
     held = {h.task for h in b.held}
-    gone = []
+    gone: list[TaskRecord] = []
+    unreached: list[TaskRecord] = []
     for task in node.attempts.values():
         if task.id in held or task.state is not Life.PLACED or not task.seq:
             continue
-        if task.seq > b.seen_seq:
-            if now - task.since <= limits.WORK_ACK_WAIT_S:
-                continue
-            task.running = False
+        if task.seq > b.seen_seq and now - task.since <= limits.WORK_ACK_WAIT_S:
+            continue
         if task.missed_in < 0:
             task.missed_in = b.seq
         else:
-            gone.append(task)
+            (unreached if task.seq > b.seen_seq else gone).append(task)
     lose(state, node, gone, f"node {node.id} does not hold it any more", now, out)
+    for task in unreached:
+        task.shunned = {**(task.shunned or {}), node.id: now + tune.SHUN_RETURNED_S}
+    lose(state, node, unreached, f"it did not reach node {node.id}", now, out, reached=False)

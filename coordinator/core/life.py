@@ -122,17 +122,29 @@ def _place_again(state: Coordinator, what: tuple[TaskRecord, int], now: float, o
     )
 
 
-def lose(state: Coordinator, node: NodeView, tasks: Iterable[TaskRecord], why: str, now: float, out: Out) -> None:
-    """The attempts went with their node. RESULTS is asked first, for all of them at once: what it managed to store counts."""
+def lose(
+    state: Coordinator,
+    node: NodeView,
+    tasks: Iterable[TaskRecord],
+    why: str,
+    now: float,
+    out: Out,
+    *,
+    reached: bool = True,
+) -> None:
+    """The attempts went with their node (or never `reached` it, which is no sign against the task).
+
+    RESULTS is asked first, for all of them at once: what the node managed to store counts.
+    """
     for task in list(tasks):
         release(state, task)
         if task.state not in (Life.PLACED, Life.PLACING):
             continue  # it is being split, or has a result
         h = task.history
-        started = 0 if task.running is False or task.state is Life.PLACING else 1
+        started = 0 if not reached or task.running is False or task.state is Life.PLACING else 1
         error = AttemptError(node.id, h.attempts + 1, now, why, "lost")
         errors = (*h.errors, error)[-limits.ERRORS_KEPT :]
-        task.history = structs.replace(h, attempts=h.attempts + started, lost=h.lost + 1, errors=errors)
+        task.history = structs.replace(h, attempts=h.attempts + started, lost=h.lost + reached, errors=errors)
         state.counts["attempts lost"] += 1
         data = TaskEvent(task.id, task.submitter, node.id, h.placement, h.attempts + 1, why, moved_from=node.id)
         out.append(Emit("task.lost", task.id, f"{task.id}.{h.placement}.lost", data))

@@ -11,6 +11,7 @@ from schemas import limits
 from schemas.api import ListRequest
 from schemas.device import DeviceCapabilities, DeviceState, FunctionOffer, NetworkQuality
 from schemas.membership import Heartbeat, Held, NodeState, Offer
+from schemas.task import Retry
 from tests.core.world import KEY, World
 
 
@@ -167,10 +168,24 @@ def test_an_attempt_that_never_reaches_its_node_is_placed_anew() -> None:
         assert w.beat("n1", held=(), seen_seq=0) == []
     w.now += 5
     assert w.beat("n1", held=(), seen_seq=0) == [], "its result may be under way"
+    w.join("n2")
     w.now += 5
     lines = w.beat("n1", held=(), seen_seq=0)
-    assert lines[:4] == ["emit task.lost t1.1.lost", "ask t1", "place t1.2 at n1", "remove work 2"]
-    assert w.state.tasks["t1"].history.attempts == 0, "it never began"
+    assert lines[:4] == ["emit task.lost t1.1.lost", "ask t1", "place t1.2 at n2", "remove work 2"]
+    history = w.state.tasks["t1"].history
+    assert (history.attempts, history.lost) == (0, 0), "it never began"
+
+
+def test_a_node_that_work_does_not_reach_fails_no_task() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1", retry=Retry(limit=0))
+    for _ in range(400):
+        w.now += 5
+        w.feed(e.Tick())
+        w.beat("n1", held=(), seen_seq=0)
+    assert "t1" in w.state.tasks
+    assert w.state.tasks["t1"].history.placement > 5
 
 
 def test_an_attempt_that_nobody_wants_is_cancelled() -> None:
