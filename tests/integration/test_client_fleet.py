@@ -16,7 +16,7 @@ import pytest
 import client
 from coordinator.broker import Broker
 from schemas.errors import TaskFailed
-from schemas.event import NodeRegistered
+from schemas.event import CloudEvent, NodeRegistered
 from schemas.home import Home, read_instance
 from schemas.procs import spawn
 from tests.integration.client_stack import ROOT, Up, up, wait_for_nodes
@@ -48,10 +48,11 @@ async def test_a_map_of_many_items_keeps_order_and_uses_every_node(running: Up) 
 
 
 async def test_a_cancelled_submit_ends_its_task_on_the_node(running: Up) -> None:
-    async with client.connect(home=running.home) as fleet:
+    # A submitter of its own: events of other tests' tasks may still be on their way.
+    async with client.connect(home=running.home, submitter="canceller") as fleet:
         events = fleet.events(follow=True, kind="task")
         async with aclosing(events):
-            following = asyncio.create_task(_until_type(events, "fog.task.started"))
+            following = asyncio.create_task(_until_started(events, "canceller"))
             await asyncio.sleep(0)
             waiting = asyncio.create_task(fleet.submit("sleep", 60))
             task = await asyncio.wait_for(following, 15)
@@ -61,10 +62,10 @@ async def test_a_cancelled_submit_ends_its_task_on_the_node(running: Up) -> None
         assert result.state == "cancelled"
 
 
-async def _until_type(events: AsyncIterator[object], kind: str) -> str:
+async def _until_started(events: AsyncIterator[CloudEvent], submitter: str) -> str:
     async for event in events:
-        if event.type == kind:  # type: ignore[attr-defined]
-            return str(event.subject)  # type: ignore[attr-defined]
+        if event.type == "fog.task.started" and event.data.submitter == submitter:
+            return event.subject
     raise AssertionError("the events ended")
 
 
