@@ -237,12 +237,16 @@ class Acting:
         self.inbound.bad.add("event", kind, f"left out, since it cannot be handled: {about}")
         match event:
             case ev.TaskArrived() | ev.OutcomeArrived():
-                self.outbound.refuse(event.head.id, event.head.submitter, event.source, POISON)
+                self._fail(event.head.id, event.head.submitter, event.source)
             case ev.WorkFound() if event.node == subjects.WAITING:
-                self.outbound.refuse(event.head.id, event.head.submitter, event.source, POISON)
+                self._fail(event.head.id, event.head.submitter, event.source)
             case ev.TaskUnreadable():
-                self.outbound.refuse(event.task, event.submitter, event.source, POISON)
+                self._fail(event.task, event.submitter, event.source)
         return True
+
+    def _fail(self, task: str, submitter: str, source: ev.Source) -> None:
+        self.outbound.refuse(task, submitter, source, POISON)
+        self.bodies.drop(task)
 
     def _end(self, why: str) -> None:
         if not self.over.is_set():

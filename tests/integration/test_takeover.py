@@ -528,6 +528,7 @@ async def test_after_a_fault_of_the_core_the_streams_are_read_anew_and_poison_is
             await store.put(subjects.submit(task.priority, ME, name), encode(task), msg_id=name)
         await eventually(lambda: over("poison"), what="the end of what cannot be handled")
         await eventually(lambda: _is_held(service, "good"), what="the rest is taken in")
+    assert service._acting is not None and service._acting.bodies.get("poison") is None
     elected = [e for e in events if e["type"] == "fog.coordinator.elected"]
     assert 2 <= len(elected) <= 4
     assert service._bad.counts["event"] >= 3
