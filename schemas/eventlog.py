@@ -33,6 +33,9 @@ SAID_KEPT = 10_000  # at most so many
 KEPT = 20_000  # unconfirmed events kept while the broker does not answer; older ones are dropped and counted
 
 
+_KINDS = {kind: (data, f"fog.{kind}", subjects.event(kind, "")) for kind, (data, _) in EVENTS.items()}
+
+
 class EventLog:
     """Events of one source (``/fog/coordinator/<id>``, ``/fog/node/<id>``)."""
 
@@ -44,35 +47,40 @@ class EventLog:
         self._due = False
         self._said: deque[tuple[float, tuple[str, bytes, str]]] = deque(maxlen=SAID_KEPT)
         bus.when_back(self._say_again)
-        self._time = (0, "")
+        self._second = (-1, "")
+        self._loop = asyncio.get_running_loop()
+        self._body_max = bus.max_payload - ROOM
         self.term = 0
         self.lost = 0
 
     def emit(self, kind: str, about: str, key: str, data: Struct, at: float) -> None:
         """Say that `kind` (a key of `event.EVENTS`) happened to `about`. The same `key` is the same event."""
-        if type(data) is not EVENTS[kind][0]:
-            raise TypeError(f"{kind} carries {EVENTS[kind][0].__name__}, not {type(data).__name__}")
-        subject = subjects.event(kind, about)
-        body = encode(
-            CloudEvent(key, self._source, f"fog.{kind}", self._stamp(at), data, subject=about, fogterm=self.term)
-        )
-        if len(body) + ROOM > self._bus.max_payload:  # the broker would end the connection for it
+        wanted, name, prefix = _KINDS[kind]
+        if type(data) is not wanted:
+            raise TypeError(f"{kind} carries {wanted.__name__}, not {type(data).__name__}")
+        # By position: half the cost of names, three times a task.
+        event = CloudEvent(key, self._source, name, self._stamp(at), data, "1.0", about, "application/json", self.term)
+        body = encode(event)
+        if len(body) > self._body_max:  # the broker would end the connection for it
             log.error("an event is too large to be said kind=%s about=%s bytes=%d", kind, about, len(body))
             self.lost += 1
             return
-        if len(self._pending) == KEPT:
+        pending = self._pending
+        if len(pending) == KEPT:
             self.lost += 1
-        self._pending.append((subject, body, key))
-        if len(self._pending) >= BATCH and self._confirming is None:
+        pending.append((prefix + about, body, key))
+        if self._timer is None:
+            self._timer = self._loop.call_later(GATHER_S, self._on_timer)
+        elif len(pending) >= BATCH and self._confirming is None:
             self._confirm()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._on_timer)
 
     def _stamp(self, at: float) -> str:
+        """`event.rfc3339`, with the second kept: events come by the thousand in each."""
         millis = int(at * 1000)
-        if self._time[0] != millis:
-            self._time = (millis, rfc3339(at))
-        return self._time[1]
+        second = millis // 1000
+        if second != self._second[0]:
+            self._second = (second, rfc3339(second)[:-4])
+        return f"{self._second[1]}{millis % 1000:03d}Z"
 
     def _on_timer(self) -> None:
         self._timer = None
