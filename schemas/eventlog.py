@@ -138,6 +138,10 @@ class EventLog:
     def close(self) -> None:
         """This source says no more."""
         self._bus.no_longer(self._say_again)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pending.clear()
+        self._said.clear()
 
     @property
     def quiet(self) -> bool:

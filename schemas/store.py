@@ -110,6 +110,7 @@ class Store:
     ) -> None:
         """Publish; `on_answer` gets the Ack, StoreRefused, or (after `give_up_s`, never if None) Unreachable. Never waits."""
         if self._closed:
+            on_answer(Unreachable(f"{subject} was not stored: this connection's work is over"))
             return
         if msg_id:
             headers = b"Nats-Msg-Id: " + msg_id.encode() + b"\r\n" + headers
