@@ -24,6 +24,7 @@ log = logging.getLogger("fog.bus")
 
 MIN_SERVER = (2, 11)
 GATHER_S = 0.001  # messages that need not hurry wait this long for company; all do under load
+FULL = 128  # messages that are written at once
 BUSY = 6  # messages in the last write that mean load
 
 OnReply = Callable[[bytes, bytes], None]
@@ -193,7 +194,9 @@ class Bus:
             self._out.append(with_headers(subject, reply, headers, data))
         else:
             self._out.append(f"PUB {subject} {reply} {len(data)}\r\n".encode() + data + b"\r\n")
-        if not lazy and not self._urgent:
+        if len(self._out) >= FULL:  # a long turn (ten thousand submits at once) must not keep the broker waiting for its end
+            self._write()
+        elif not lazy and not self._urgent:
             self._urgent = True
             self._schedule()
         elif self._timer is None and not self._urgent:

@@ -31,6 +31,7 @@ PING_INTERVAL_S = 20  # a dead link shows after two unanswered pings; heartbeats
 RECONNECT_FIRST_S = 0.1  # full jitter between 0 and this × 2^n, so that a fleet does not return in step
 RECONNECT_MAX_S = 5.0
 OBJECT_TIMEOUT_S = 120
+WRITE_AHEAD = 1 << 20  # bytes that the socket's own buffer may hold before nats-py's flusher, which waits, takes over
 TAP_AGAIN_S = 0.02
 PENDING_MAX = 64 << 20  # bytes that may wait for the socket
 
@@ -79,7 +80,7 @@ class NatsClient(Client):
         """Write at once where nothing waits; else behind what waits, by nats-py's flusher, which heeds a slow socket."""
         if not self._pending and isinstance(self._transport, TcpTransport):
             writer: Any = self._transport._io_writer
-            if writer.transport.get_write_buffer_size() == 0:
+            if writer.transport.get_write_buffer_size() < WRITE_AHEAD:
                 writer.write(data)
                 return
         self._pending.append(data)
