@@ -194,7 +194,9 @@ class Bus:
             self._out.append(with_headers(subject, reply, headers, data))
         else:
             self._out.append(f"PUB {subject} {reply} {len(data)}\r\n".encode() + data + b"\r\n")
-        if len(self._out) >= FULL:  # a long turn (ten thousand submits at once) must not keep the broker waiting for its end
+        if (
+            len(self._out) >= FULL
+        ):  # a long turn (ten thousand submits at once) must not keep the broker waiting for its end
             self._write()
         elif not lazy and not self._urgent:
             self._urgent = True

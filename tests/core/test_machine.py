@@ -101,7 +101,9 @@ class Fleet(RuleBasedStateMachine):
                     )
                 )
                 return
-            if action.source.seq not in self.messages:  # no body to be had: its node acked it, for an end that is under way
+            if (
+                action.source.seq not in self.messages
+            ):  # no body to be had: its node acked it, for an end that is under way
                 self.due.append(e.PlaceFailed(action.task, action.history.placement, "gone", gone=True))
                 return
             seq = self.store(Message("work", action.task, action.node, action.history))
