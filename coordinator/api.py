@@ -18,6 +18,7 @@ from msgspec import Struct, structs
 from coordinator.core import events as ev
 from coordinator.core import views
 from coordinator.core.machine import Coordinator
+from coordinator.core.record import TaskRecord
 from coordinator.core.why import explain
 from coordinator.inbound import Bad
 from schemas import api, jetstream, streams, subjects
@@ -25,7 +26,7 @@ from schemas.bus import Bus
 from schemas.codec import Decoder, encode
 from schemas.errors import BadInput, FogError
 from schemas.logs import fields
-from schemas.task import ResultHead, TaskHead
+from schemas.task import Needs, ResultHead, TaskHead
 
 log = logging.getLogger("fog.api")
 
@@ -153,7 +154,7 @@ class Api:
             return info
         ended, stored = await self._look_up(request.task)
         if ended is not None:
-            return _ended_info(ended, explain(self._state, request.task))
+            return _ended_info(ended, self._state.done_why.get(request.task), explain(self._state, request.task))
         if stored is not None:
             return _stored_info(*stored)
         raise Refusal(
@@ -192,21 +193,20 @@ class Api:
         return None, (head, ev.Source("tasks", message.seq), message.time)
 
 
-def _ended_info(result: ResultHead, why: api.Why | None) -> api.TaskInfo:
-    row = api.TaskRow(
-        result.task,
-        result.submitter,
-        result.state.value,
-        "",
-        "",
-        "",
+def _ended_info(result: ResultHead, kept: TaskRecord | None, why: api.Why | None) -> api.TaskInfo:
+    """A task that has its result; what it was is known while the core still keeps it (the last few thousand)."""
+    row = api.TaskRow(result.task, result.submitter, "", "", "", "") if kept is None else views.task_row(kept)
+    row = structs.replace(
+        row,
+        state=result.state.value,
         node=result.node,
         placement=result.placement,
         attempts=result.attempts,
         reason=result.reason,
     )
     why = why or api.Why(f"it ran on {result.node}" if result.node else "it never ran")
-    return api.TaskInfo(row, why=why, errors=result.errors)
+    needs = Needs() if kept is None else kept.head.needs
+    return api.TaskInfo(row, needs, why, errors=result.errors)
 
 
 def _stored_info(head: TaskHead, _source: ev.Source, _time: str) -> api.TaskInfo:

@@ -145,6 +145,7 @@ class NodeRow(Struct, frozen=True, omit_defaults=True):
     score: float = 0.0
     battery_percent: float | None = None
     charging: bool | None = None
+    mains: bool | None = None  # it has no battery
     thermal: str = ""
     network: str = ""
     last_beat_s: float | None = None

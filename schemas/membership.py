@@ -21,6 +21,7 @@ class NodeState(StrEnum):
     ASLEEP = "asleep"
     DRAINING = "draining"
     LEAVING = "leaving"
+    LEFT = "left"  # as LOST, but it went by itself; only ever shown
 
 
 class Offer(Struct, frozen=True, omit_defaults=True):

@@ -65,10 +65,12 @@ def _row(row: NodeRow) -> tuple[object, ...]:
 
 
 def power(row: NodeRow) -> str:
-    """``60 %, charging``, ``25 %``, or nothing where that is not known."""
+    """``mains``, ``60 %, charging``, ``25 %``, or that it is not known."""
+    if row.mains:
+        return "mains"
     level = "" if row.battery_percent is None else f"{row.battery_percent:g} %"
     charging = {True: "charging", False: "" if level else "not charging", None: ""}[row.charging]
-    return ", ".join(part for part in (level, charging) if part)
+    return ", ".join(part for part in (level, charging) if part) or "unknown"
 
 
 async def _drain(fleet: Fleet, args: argparse.Namespace) -> int:

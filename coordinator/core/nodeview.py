@@ -134,6 +134,11 @@ class NodeView:
         """Whether it was given up."""
         return self.state is NodeState.LOST
 
+    @property
+    def shown(self) -> NodeState:
+        """Its state as people are told it: one that said goodbye is not called lost."""
+        return NodeState.LEFT if self.left and self.state is NodeState.LOST else self.state
+
     def next_event(self, what: str, term: int) -> str:
         """The key of this node's next event: ``<node>.<boot>.<what>.<term>.<n>``. Each term counts anew."""
         self.events += 1

@@ -27,7 +27,7 @@ def status(state: Coordinator, now: float) -> api.StatusReply:
         coordinator=state.name,
         term=state.term,
         up_s=max(0.0, now - state.taken_over_at) if state.term else 0.0,
-        nodes=dict(Counter(n.state.value for n in state.nodes.values())),
+        nodes=dict(Counter(n.shown.value for n in state.nodes.values())),
         tasks=dict(Counter(t.state.value for t in state.tasks.values())),
         pending={TaskPriority(p).name.lower(): n for p, n in state.pending.items() if n},
         slots=sum(n.slots for n in working),
@@ -79,7 +79,7 @@ def nodes(state: Coordinator, ask: api.ListRequest, now: float) -> api.NodesRepl
     found = [
         n
         for n in sorted(state.nodes.values(), key=lambda n: n.id)
-        if (not ask.state or n.state.value == ask.state)
+        if (not ask.state or n.shown.value == ask.state)
         and (not ask.label or n.record.offer.labels.get(key) == value)
         and (not ask.node or n.id == ask.node)
     ]
@@ -92,7 +92,7 @@ def node_row(node: NodeView, now: float) -> api.NodeRow:
     d, c = node.device, node.record.capabilities
     return api.NodeRow(
         node=node.id,
-        state=node.state,
+        state=node.shown,
         boot=node.boot,
         device_type=c.device_type.value if c.device_type else "",
         cores=node.cores,
@@ -104,6 +104,7 @@ def node_row(node: NodeView, now: float) -> api.NodeRow:
         score=round(score(node)[0], 3),
         battery_percent=None if d.battery_percent is UNSET else d.battery_percent,
         charging=None if d.is_charging is UNSET else d.is_charging,
+        mains=None if d.mains is UNSET else d.mains,
         thermal="" if d.thermal_state is UNSET or d.thermal_state is None else d.thermal_state.value,
         network="" if d.network_quality is UNSET or d.network_quality is None else d.network_quality.value,
         last_beat_s=round(now - node.heard_at, 3) if node.heard_at else None,

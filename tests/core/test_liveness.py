@@ -8,6 +8,8 @@ from coordinator.core import actions as a
 from coordinator.core import events as e
 from coordinator.core import tune
 from coordinator.core.liveness import TABLE, Cause
+from coordinator.core.views import nodes, status
+from schemas.api import ListRequest
 from schemas.membership import NodeState
 from schemas.task import History, ResultHead, ResultState
 from tests.core.world import World, head
@@ -170,7 +172,7 @@ def test_a_lost_node_leaves_memory_after_a_day() -> None:
 
 
 def test_every_cause_has_its_place_in_every_state() -> None:
-    assert set(TABLE) == set(NodeState)
+    assert set(TABLE) == set(NodeState) - {NodeState.LEFT}
     assert all(set(row) == set(Cause) for row in TABLE.values())
 
 
@@ -261,3 +263,13 @@ def test_the_work_of_a_success_is_removed_when_its_node_is_started_anew() -> Non
     assert [x for x in w.removed if x.stream == "work"] == []
     w.join("n1", session="s2")
     assert w.removed[-1] == e.Source("work", w.where["t1"][1])
+
+
+def test_a_node_that_said_goodbye_is_shown_as_left_not_lost() -> None:
+    w = settled()
+    w.beat("n1", leaving=True)
+    w.kill("n1")
+    assert state_of(w) == "lost"
+    assert [row.state.value for row in nodes(w.state, ListRequest(), w.now).nodes] == ["left"]
+    assert nodes(w.state, ListRequest(state="lost"), w.now).total == 0
+    assert status(w.state, w.now).nodes == {"left": 1}

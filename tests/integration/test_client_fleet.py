@@ -80,6 +80,8 @@ async def test_what_is_known_of_nodes_tasks_and_events_is_typed(running: Up) -> 
         await handle.cancel("enough")
         with pytest.raises(TaskFailed, match="cancelled"):
             await handle.result()
+        ended = (await fleet.task(handle.id)).row
+        assert (ended.state, ended.what, ended.kind, ended.priority) == ("cancelled", "sleep", "function", "normal")
         registered = [event async for event in fleet.events(kind="node.registered")]
         assert {event.subject for event in registered} == {"node-1", "node-2"}
         assert all(isinstance(event.data, NodeRegistered) for event in registered)
