@@ -20,6 +20,7 @@ from schemas.errors import BadInput, Refused, TaskFailed, Unreachable
 from schemas.target import Target
 from schemas.task import MapRun, TaskPriority
 from tests.integration.client_fake import FakeFleet
+from tests.until import eventually
 
 
 @asynccontextmanager
@@ -173,7 +174,7 @@ async def test_results_missed_while_cut_off_are_read_from_the_stream(target: Tar
         assert fleet._waiting._subscription is not None
         await fleet._waiting._subscription.close()  # the republished message passes by unheard
         fake.hold.set()
-        await until(lambda: not fake.waiting)
+        await eventually(lambda: fleet.stored_result(handle.id))
         fleet.link_back()
         assert await asyncio.wait_for(handle.result(), 5) == "kept"
 
