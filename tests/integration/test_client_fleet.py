@@ -15,11 +15,12 @@ import pytest
 
 import client
 from coordinator.broker import Broker
-from schemas.errors import TaskFailed
+from schemas.errors import Refused, TaskFailed
 from schemas.event import CloudEvent, NodeRegistered
 from schemas.home import Home, read_instance
 from schemas.procs import spawn
 from tests.integration.client_stack import ROOT, Up, up, wait_for_nodes
+from tests.until import eventually
 
 
 @pytest.fixture(scope="module")
@@ -157,11 +158,19 @@ async def _collect(fleet: client.Fleet, count: int) -> list[object]:
     return [item.value async for item in fleet.map("sleep", [0.02] * count)]
 
 
+async def _offers_echo(fleet: client.Fleet) -> bool:
+    try:
+        return bool(await fleet.submit("echo", True))
+    except Refused:
+        return False
+
+
 async def test_what_is_submitted_without_a_coordinator_is_done_once_one_runs(
     tmp_path: Path, start: Start, start_broker: Callable[..., Broker]
 ) -> None:
     home = tmp_path / "private"
     async with one_node_fleet(home, start, start_broker) as (fleet, broker, coordinator):
+        await eventually(lambda: _offers_echo(fleet), what="the node offers echo")
         coordinator.kill()
         coordinator.wait()
         handles = [await fleet.start("echo", number) for number in range(5)]
