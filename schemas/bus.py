@@ -171,11 +171,6 @@ class Bus:
         """How often the link came back."""
         return int(self._client.stats["reconnects"])
 
-    @property
-    def backlog_bytes(self) -> int:
-        """Bytes that wait for the socket."""
-        return int(self._client.waiting_bytes)
-
     def publish(self, subject: str, data: bytes, *, reply: str = "", headers: bytes = b"", lazy: bool = False) -> None:
         """Send a core message. Never waits: it goes out at the end of this turn of the event loop, or within `GATHER_S`
         together with more when many are on their way; a `lazy` one (an ack, an event) always waits for company that long.

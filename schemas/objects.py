@@ -6,10 +6,8 @@ bytes, and whoever reads checks what came. The bucket ages (`limits.OBJECT_AGE_S
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
-from pathlib import Path
 
 from schemas import limits, streams
 from schemas.bus import Bus
@@ -53,10 +51,6 @@ class Objects:
         if ref_of(data) != ref:
             raise ObjectMissing(ref, "its bytes are not what its name says")
         return data
-
-    async def put_file(self, path: Path) -> str:
-        """Store a file's content."""
-        return await self.put(await asyncio.to_thread(path.read_bytes))
 
     async def blob(self, data: bytes) -> Blob:
         """`data` as a Blob: inline up to `limits.INLINE_MAX`, stored otherwise."""
