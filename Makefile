@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup run test check bench clean lock
+.PHONY: setup run test check bench chaos clean lock
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -23,8 +23,13 @@ $(READY): requirements.lock pyproject.toml
 run: $(READY)
 	$(BIN)/fog demo $(if $(INPUT),--input "$(INPUT)")
 
+# make test [ARGS=…]; one file at a time in each of three processes, with a broker of its own
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+
+# The long campaigns: hundreds of kills of everything, under load. make chaos [KILLS=200] [ARGS=…]
+chaos: $(READY)
+	FOG_CHAOS_KILLS=$(or $(KILLS),200) $(BIN)/python -m pytest -m chaos -s tests/chaos $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
