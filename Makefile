@@ -38,7 +38,7 @@ check: $(READY)
 
 # make bench [ONLY=figure]; writes build/bench.json
 bench: $(READY)
-	$(BIN)/python -m tests.bench $(ONLY)
+	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
