@@ -70,7 +70,19 @@ class CoordinatorEvent(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
-EventData = NodeEvent | NodeRegistered | TaskEvent | TaskEnded | CoordinatorEvent
+class HoldEvent(Struct, frozen=True, omit_defaults=True):
+    """Many nodes fell silent at the same moment, so none is called lost, until `until` (seconds since 1970) at the latest;
+    or that is over. `silent` of the `nodes` that should beat are silent now."""
+
+    coordinator: str
+    term: int
+    silent: int = 0
+    nodes: int = 0
+    until: float = 0.0
+    reason: str = ""
+
+
+EventData = NodeEvent | NodeRegistered | TaskEvent | TaskEnded | CoordinatorEvent | HoldEvent
 
 EVENTS: dict[str, tuple[type, str]] = {
     "node.registered": (NodeRegistered, "a node joined, or came back"),
@@ -81,6 +93,8 @@ EVENTS: dict[str, tuple[type, str]] = {
     "node.left": (NodeEvent, "a node went by itself"),
     "node.lost": (NodeEvent, "a node is gone; its tasks move"),
     "node.refused": (NodeEvent, "a registration was refused"),
+    "fleet.held-back": (HoldEvent, "many nodes fell silent at once: none is called lost for now"),
+    "fleet.hold-ended": (HoldEvent, "silence counts again"),
     "task.queued": (TaskEvent, "a task waits for a free slot"),
     "task.waiting": (TaskEvent, "a task fits no known node, or backs off"),
     "task.assigned": (TaskEvent, "a task was stored in a node's queue"),

@@ -209,7 +209,8 @@ class TakenOver(Struct, frozen=True):
 
 
 class Tick(Struct, frozen=True):
-    """Time passed; sent about every `tick_s`, and at the moment that the last `actions.WakeAt` asked for."""
+    """Time passed; sent every half second at least (a longer gap means that our own process stood still, `tune.STALL_S`),
+    and at the moment that the last `actions.WakeAt` asked for."""
 
 
 Event = (

@@ -2,8 +2,8 @@
 
 An announced gap comes before everything. The end of its socket (*client closed*; a read or a write error, since a killed
 process's socket resets) starts a probe at once, and *no responders* then means lost at once. Everything else (a stale
-connection, silence) makes the node late, with a probe, and lost after `limits.BEATS_MISSED` beats. `judged_from` says from
-when on silence counts at all.
+connection, silence) makes the node late, with a probe, and lost after `limits.BEATS_MISSED` beats. When nobody is judged at
+all is in judging.py.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from coordinator.core import tune
 from coordinator.core.actions import AskResults, DropNode, Emit, Probe, Remove
 from coordinator.core.events import Disconnected, LinkBack, LinkLost, ProbeEnded, Source
 from coordinator.core.intake import node_changed
+from coordinator.core.judging import begin_hold, drop_hold, heard_here, hold_over, judged_from, many_closed, note_closed
 from coordinator.core.life import lose
 from coordinator.core.nodeview import NodeView
 from coordinator.core.record import Life
-from coordinator.core.state import NEVER, Coordinator, Out
+from coordinator.core.state import NEVER, Coordinator, Hold, Out
 from schemas import limits
 from schemas.event import NodeEvent
 from schemas.membership import NodeState
@@ -124,27 +125,39 @@ def missed(state: Coordinator, node: NodeView, now: float, out: Out) -> None:
         return
     node.missed += 1
     node.next_due = now + node.interval_s
-    if node.missed >= limits.BEATS_MISSED:
+    if node.missed >= limits.BEATS_MISSED and not _held_back(state, node, now, out):
         change(state, node, Cause.GONE, f"{node.missed} heartbeats are missing", now, out)
-    else:
-        change(state, node, Cause.MISS, "its heartbeat is overdue", now, out)
-        if not node.is_lost():
-            out.append(Probe(node.id))
+        return
+    change(state, node, Cause.MISS, "its heartbeat is overdue", now, out)
+    if not node.is_lost():
+        out.append(Probe(node.id))
 
 
-def judged_from(state: Coordinator, node: NodeView) -> float:
-    """From when on the silence of a node counts: not while our own link is down or younger than one full lease, nor in the
-    first lease after a takeover. (Mass expiry and our own process's stalls will be judged here as well.)
-    """
-    if not state.link_up or not state.term:
-        return NEVER
-    return max(state.link_since, state.taken_over_at) + node.silence_s()
+def _held_back(state: Coordinator, node: NodeView, now: float, out: Out) -> bool:
+    """Whether this silence, which would be the last, is one of many."""
+    if state.hold is None:
+        begin_hold(state, node, now, out)
+        if state.hold is not None:
+            state.at(now + tune.COUNT_AGAIN_S, _look_at_hold, state.hold)
+    return state.hold is not None
+
+
+def _look_at_hold(state: Coordinator, hold: Hold, now: float, out: Out) -> None:
+    if state.hold is not hold:
+        return
+    if not hold_over(state, hold, now, out):
+        state.at(now + tune.COUNT_AGAIN_S, _look_at_hold, hold)
+        return
+    for node in list(state.nodes.values()):
+        if node.missed >= limits.BEATS_MISSED and not node.is_lost() and now >= judged_from(state, node):
+            change(state, node, Cause.GONE, f"{node.missed} heartbeats are missing", now, out)
 
 
 def heard(state: Coordinator, node: NodeView, gap_s: float, now: float) -> None:
     """The node gave a sign of life, and will again within `gap_s`."""
     node.missed = 0
     node.closed = False
+    node.look_again_at = 0.0
     node.heard_at = now
     node.next_due = now + gap_s * (1 + tune.BEAT_GRACE) + tune.BEAT_GRACE_S
     if node.next_due < node.timed_at:
@@ -158,6 +171,8 @@ def disconnected(state: Coordinator, event: Disconnected, now: float, out: Out) 
         return
     if event.reason.lower() in SOCKET_ENDS:
         node.closed = True
+        if node.state is not S.LEAVING:
+            note_closed(state, node, now)
         out.append(Probe(node.id))
 
 
@@ -171,10 +186,19 @@ def probe_ended(state: Coordinator, event: ProbeEnded, now: float, out: Out) -> 
             heard(state, node, node.interval_s, now)
             change(state, node, cause_of(node), "it answered a probe", now, out)
         return
-    # Heard on this very link before it closed: that is evidence, not silence, and needs no lease to pass.
-    known_here = state.link_up and state.term and node.heard_at >= max(state.link_since, state.taken_over_at)
-    if event.no_responders and node.closed and known_here and node.state is not S.ASLEEP:
+    if not event.no_responders or not node.closed or not heard_here(state, node) or node.state in (S.ASLEEP, S.LOST):
+        return
+    if not node.look_again_at and node.state is not S.LEAVING and many_closed(state, now):
+        node.look_again_at = now + tune.LOOK_AGAIN_S
+        state.at(node.look_again_at, _look_again, (node, node.look_again_at))
+    elif now >= node.look_again_at:
         change(state, node, Cause.GONE, "its connection closed and nobody answers", now, out)
+
+
+def _look_again(state: Coordinator, what: tuple[NodeView, float], now: float, out: Out) -> None:
+    node, when = what
+    if node.look_again_at == when and state.nodes.get(node.id) is node and not node.is_lost():
+        out.append(Probe(node.id))
 
 
 def cause_of(node: NodeView) -> Cause:
@@ -189,12 +213,14 @@ def cause_of(node: NodeView) -> Cause:
 def link_lost(state: Coordinator, event: LinkLost, now: float, out: Out) -> None:
     """Our own link is down: silence means nothing now."""
     state.link_up = False
+    drop_hold(state, now, out)
 
 
 def link_back(state: Coordinator, event: LinkBack, now: float, out: Out) -> None:
     """Our link is back: silence counts again after one full lease. What ended meanwhile did not come by: RESULTS is asked."""
     state.link_up = True
     state.link_since = now
+    drop_hold(state, now, out)
     placed = [(t.submitter, t.id) for t in state.tasks.values() if t.state is Life.PLACED]
     for i in range(0, len(placed), tune.ASK_BATCH):
         out.append(AskResults(tuple(placed[i : i + tune.ASK_BATCH])))

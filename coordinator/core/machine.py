@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.core import drains, ends, events, fleet, intake, life, liveness, outcomes, parted, tune, unclassed
+from coordinator.core import (
+    drains,
+    ends,
+    events,
+    fleet,
+    intake,
+    judging,
+    life,
+    liveness,
+    outcomes,
+    parted,
+    tune,
+    unclassed,
+)
 from coordinator.core.actions import Action, Emit
 from coordinator.core.placing import ask, pump
 from coordinator.core.queue import measure_flow
@@ -32,7 +45,7 @@ def step(state: Coordinator, event: events.Event, now: float) -> list[Action]:
 def taken_over(state: Coordinator, event: events.TakenOver, now: float, out: Out) -> None:
     """All that the streams held is known: from now on this coordinator acts."""
     state.name, state.term = event.coordinator, event.term
-    state.taken_over_at = state.housekept_at = now
+    state.taken_over_at = state.housekept_at = state.ticked_at = now
     liveness.expect_all(state, now, out)
     data = CoordinatorEvent(event.coordinator, event.term)
     out.append(Emit("coordinator.elected", event.coordinator, f"{event.coordinator}.{event.term}.elected", data))
@@ -43,6 +56,7 @@ def taken_over(state: Coordinator, event: events.TakenOver, now: float, out: Out
 def tick(state: Coordinator, event: events.Tick, now: float, out: Out) -> None:
     """Time passed: do what is due."""
     state.wake_at = NEVER
+    judging.notice_stall(state, now, out)
     state.run_timers(now, out)
     if now - state.housekept_at >= tune.HOUSEKEEPING_S:
         measure_flow(state, min(now - state.housekept_at, 60.0))

@@ -6,7 +6,7 @@ import heapq
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from random import Random  # the type only: the generator is handed in
-from typing import Any
+from typing import Any, NamedTuple
 
 from coordinator.core import tune
 from coordinator.core.actions import Action, WakeAt
@@ -15,6 +15,18 @@ from coordinator.core.estimates import Estimates
 from coordinator.core.events import NodeRegistering, Source
 from coordinator.core.nodeview import NodeView
 from coordinator.core.record import TaskRecord
+
+
+class Hold(NamedTuple):
+    """Nobody is called lost for its silence, since `silent` of the `expected` nodes fell silent at the same moment; until
+    `until` at the latest."""
+
+    number: int
+    since: float
+    until: float
+    silent: int
+    expected: int
+
 
 Out = list[Action]
 Alarm = Callable[["Coordinator", Any, float, Out], None]
@@ -31,6 +43,15 @@ class Coordinator:
         self.taken_over_at = 0.0
         self.link_up = True
         self.link_since = -NEVER
+        # when nobody is judged (judging.py)
+        self.ticked_at = 0.0
+        self.stalled_at = -NEVER
+        self.hold: Hold | None = None
+        self.holds = 0
+        self.held_until = -NEVER  # the last hold that ended since beats resumed
+        self.hold_free_at = -NEVER  # no hold begins before
+        self.silent: tuple[float, int, int] = (-NEVER, 0, 0)  # counted when, silent nodes, nodes that should beat
+        self.closed_at: OrderedDict[str, float] = OrderedDict()  # connections that ended lately, the latest last
         # nodes
         self.nodes: dict[str, NodeView] = {}
         self.slots: list[NodeView | None] = []

@@ -62,6 +62,17 @@ RESULT_BY_RENEW_S = 86_400.0  # a placement this close to its task's result_by m
 NODES_PER_S = 2000.0  # heartbeats a second that the fleet may send: the interval grows with it
 BEAT_GRACE = 0.15  # share of the announced gap that a beat may be late: jitter and the way
 BEAT_GRACE_S = 0.5
+STALL_S = 1.5  # between two ticks, of which one comes every 0.5 s: our own process stood still
+# One cause (a switch, one of three brokers, our own end) silences many at once; independent deaths seldom do. Silence of
+# max(MASS_MIN, MASS_SHARE × nodes that should beat) nodes at a time is held back for HOLD_BEATS intervals. A smaller share
+# (or a longer hold) moves less work of nodes that live, and lets the work of more dead ones wait: 9 beats, not 3. A quarter
+# lies under the third of a fleet that one of three servers takes with it; three are never one machine's bad luck.
+MASS_SHARE = 0.25
+MASS_MIN = 3
+HOLD_BEATS = 6
+COUNT_AGAIN_S = 0.5  # who is silent is counted at most this often: it costs a look at every node
+CLOSED_TOGETHER_S = 1.0  # as many connections that close within this are a restart of what they went through,
+LOOK_AGAIN_S = 1.0  # after which a node that lives is back (first tries: within 0.1, 0.3, 0.7 s): probed once more then
 REPORT_AGAIN_S = 5.0  # a node that keeps sending what cannot be understood is asked to report this often
 FORGET_NODE_S = 86_400.0  # a lost node leaves memory after this; its record is kept
 SEEN_AGAIN_S = 600.0  # a node's record is written with the time again after this

@@ -36,7 +36,7 @@ def status(state: Coordinator, now: float) -> api.StatusReply:
         cores_used=round(sum(n.cores - max(0.0, n.cores_free) for n in held), 3),
         bad=_bad_at_nodes(state),
         counts=dict(state.counts),
-        notes=tuple(_notes(state)),
+        notes=tuple(_notes(state, now)),
     )
 
 
@@ -46,9 +46,15 @@ def _bad_at_nodes(state: Coordinator) -> dict[str, int]:
     return {"at nodes": count} if count else {}
 
 
-def _notes(state: Coordinator) -> Iterator[str]:
+def _notes(state: Coordinator, now: float) -> Iterator[str]:
     if not state.link_up:
         yield "the link to the broker is down: no node is judged by its silence"
+    hold = state.hold
+    if hold is not None:
+        yield (
+            f"degraded: {hold.silent} of {hold.expected} nodes fell silent at the same moment; none is called lost before"
+            f" {max(0.0, hold.until - now):.0f} s from now, unless beats resume"
+        )
     if not any(n.takes_work() for n in state.nodes.values()):
         yield "no node takes work"
     troubled = [f"{n.id} ({n.bad_messages})" for n in state.nodes.values() if n.bad_messages]

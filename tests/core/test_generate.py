@@ -13,7 +13,17 @@ import pytest
 
 from schemas import api, asyncapi, generate, subjects
 from schemas.device import DeviceCapabilities, DeviceState
-from schemas.event import EVENTS, CloudEvent, CoordinatorEvent, NodeEvent, NodeRegistered, TaskEnded, TaskEvent, rfc3339
+from schemas.event import (
+    EVENTS,
+    CloudEvent,
+    CoordinatorEvent,
+    HoldEvent,
+    NodeEvent,
+    NodeRegistered,
+    TaskEnded,
+    TaskEvent,
+    rfc3339,
+)
 from schemas.membership import Heartbeat, Held
 from schemas.task import (
     AttemptError,
@@ -37,6 +47,7 @@ SAMPLES: dict[type, Any] = {
     TaskEvent: TaskEvent("t1", "jo", node="n1", placement=1, attempt=1, moved_from="n2"),
     TaskEnded: TaskEnded("t1", "jo", attempts=1, exit_code=3, errors=(AttemptError("n1", 1, 1.5, "it broke"),)),
     CoordinatorEvent: CoordinatorEvent("c1", 7),
+    HoldEvent: HoldEvent("c1", 7, 4, 10, 1000.0, "4 of 10 nodes fell silent"),
 }
 
 
