@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import psutil
 import pytest
 
 from coordinator import broker as broker_module
@@ -52,6 +53,15 @@ async def test_what_was_stored_is_there_after_a_kill_and_on_the_same_port(start_
     assert second.port == first.port
     async with connection(second.target) as client:
         assert (await client.jetstream().get_msg("KEPT", 1)).data == b"hello"
+
+
+def test_its_collector_runs_rarely_unless_the_owner_says_otherwise(
+    start_broker: StartBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOGC", raising=False)
+    monkeypatch.setenv("GOMEMLIMIT", "300MiB")
+    env = psutil.Process(start_broker().pid).environ()
+    assert (env["GOGC"], env["GOMEMLIMIT"]) == (broker_module.GOGC, "300MiB")
 
 
 async def test_nobody_gets_in_without_the_key(start_broker: StartBroker) -> None:
