@@ -1,4 +1,4 @@
-"""Large bytes: a task's inputs fetched before it is handed over, its large outputs stored before its result is posted."""
+"""Large bytes: a task's inputs, fetched before it is handed over, and its large outputs, named by their content."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from node.core.endings import Done
 from node.runners.frames import PAYLOAD_MAX, Finished
 from schemas import limits
 from schemas.errors import BadInput
-from schemas.objects import Objects
+from schemas.objects import Objects, ref_of
 from schemas.task import Blob, CommandRun, FunctionRun, MapRun, Task
 
 FETCHES = 8  # at a time
@@ -27,7 +27,7 @@ def inputs_of(task: Task) -> tuple[Blob, ...]:
 
 
 class Blobs:
-    """Fetches and stores, a bounded number and amount at a time."""
+    """Fetches, a bounded number and amount at a time."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
@@ -61,27 +61,25 @@ class Blobs:
             self._held -= sum(blob.size for blob in blobs)
             self._room.notify_all()
 
-    async def store(self, message: Finished) -> Done:
-        """The large parts of what finished, stored. Raises FogError."""
-        value, blob, packed = message.value, None, False
-        if message.blob is not None:
-            blob = await self._objects.blob(message.blob)
-        elif len(value) > limits.INLINE_MAX:
-            blob, value, packed = await self._objects.blob(value), b"", True
-        return done_of(message, value, blob, packed, await self._many(message.blobs or ()))
 
-    async def _many(self, blobs: tuple[bytes | None, ...]) -> tuple[Blob | None, ...]:
-        """Inline all of them when they fit together, else only what is about as small as a reference."""
-        inline = limits.INLINE_MAX if sum(len(data or b"") for data in blobs) <= limits.INLINE_MAX else 128
-        return tuple(await asyncio.gather(*(self._blob(data, inline) for data in blobs)))
+def apart(message: Finished) -> tuple[Done, dict[str, bytes]]:
+    """What finished, its large parts by reference, and their bytes by that reference. (Naming a gigabyte takes a second.)"""
+    large: dict[str, bytes] = {}
 
-    async def _blob(self, data: bytes | None, inline: int) -> Blob | None:
-        if data is None:
-            return None
-        if len(data) <= inline:
-            return Blob(len(data), data)
-        async with self._turns:
-            return Blob(len(data), None, await self._objects.put(data))
+    def blob_of(data: bytes | None, inline_max: int = limits.INLINE_MAX) -> Blob | None:
+        if data is None or len(data) <= inline_max:
+            return None if data is None else Blob(len(data), data)
+        ref = ref_of(data)
+        large[ref] = data
+        return Blob(len(data), None, ref)
+
+    value, blob, packed = message.value, blob_of(message.blob), False
+    if message.blob is None and len(value) > limits.INLINE_MAX:
+        blob, value, packed = blob_of(value), b"", True
+    # All of a map's inline when they fit together, else only what is about as small as a reference.
+    blobs = message.blobs or ()
+    inline_max = limits.INLINE_MAX if sum(len(data or b"") for data in blobs) <= limits.INLINE_MAX else 128
+    return done_of(message, value, blob, packed, tuple([blob_of(data, inline_max) for data in blobs])), large
 
 
 def is_small(message: Finished) -> bool:

@@ -31,6 +31,10 @@ class Context:
     seen_seq: int = 0
     closed_to: str = ""
     leaving: bool = False
+    full: bool = False  # its outbox takes no more
+    outbox: int = 0  # results and outcomes kept on disk, undelivered
+    outbox_since: float = 0.0
+    outbox_spoilt: int = 0
     bad_messages: int = 0
     bad: deque[str] = field(default_factory=lambda: deque(maxlen=BAD_KEPT))
 

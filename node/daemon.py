@@ -21,8 +21,10 @@ from node.device import Device
 from node.executor import Executor
 from node.identity import Identity
 from node.intake import Intake
+from node.kept import Folder
 from node.member import Member
 from node.orders import Orders
+from node.outbox import Outbox
 from node.outputs import Outputs
 from node.recorder import Recorder
 from schemas.bus import Bus
@@ -59,7 +61,7 @@ class Daemon:
         self, name: str, settings: Settings, target: Target, folder: Path, make_device: Callable[[], Device]
     ) -> None:
         self._name, self._settings, self._target = name, settings, target
-        self._identity = Identity(folder)
+        self._identity, self._folder = Identity(folder), folder
         self._make_device, self._device = make_device, make_device()
         self._stop = asyncio.Event()
         self._parts_ready = False
@@ -103,11 +105,14 @@ class Daemon:
         desk = Desk(Room(room_of.slots, room_of.cores, room_of.memory_mb))
         store = Store(bus)
         context = Context(self._name, bus, store, EventLog(bus, store, f"/fog/node/{self._name}"), room_of)
-        blobs = Blobs(Objects(bus))
-        recorder = Recorder(context, desk, Outputs(context), blobs)
-        executor = Executor(desk, self._settings.imports, recorder)
-        self._store, self._recorder = store, recorder
+        objects = Objects(bus)
+        blobs = Blobs(objects)
+        self._outbox = outbox = Outbox(context, desk, objects, Folder(self._folder / "outbox"), self._on_full)
+        recorder = Recorder(context, desk, Outputs(context), blobs, outbox)
+        self._executor = executor = Executor(desk, self._settings.imports, recorder)
+        self._context, self._store, self._recorder = context, store, recorder
         try:
+            await outbox.open()
             hello = await self._unless_stopped(asyncio.create_task(executor.pool.hello()))
             if hello is None:
                 return
@@ -128,7 +133,9 @@ class Daemon:
             await self._leave(context, executor)
         finally:
             await executor.pool.close()
+            await outbox.keep_all()
             store.close()
+            outbox.close()
 
     async def _serve(self, member: Member) -> None:
         """Until told to stop; raises when membership or the intake fails for good."""
@@ -179,14 +186,27 @@ class Daemon:
     def _on_lost(self) -> None:
         log.warning("the broker is gone", extra=fields(url=urlsplit(self._target.url).netloc.rpartition("@")[2]))
         self._device.set_latency(None)
+        if self._parts_ready:
+            self._outbox.link_lost()
 
     def _on_back(self) -> None:
         log.info("the broker is back")
         if self._parts_ready:
             self._store.retry_now()
+            self._outbox.link_back()
+            if lost := self._context.events.lost:
+                log.warning("events were lost: more than can be kept were said meanwhile", extra=fields(events=lost))
             if self._registered.is_set():
                 asyncio.get_running_loop().create_task(self._begin_intake()).add_done_callback(_log_failure)
             self._member.again()
+
+    def _on_full(self, full: bool) -> None:
+        """What runs may end, and is kept; nothing more is begun until there is room."""
+        self._context.full = self._executor.desk.paused = full
+        if self._parts_ready:
+            self._member.beat()
+            self._intake.room_again()
+        self._executor.pump()
 
     # Leaving.
 

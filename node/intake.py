@@ -45,7 +45,9 @@ class Intake:
         self._prefix = subjects.work(context.node, "")
         name = f"FOG_node_{context.node}"
         self._consumer = name
-        self._puller = Puller(context.bus, WORK, name, self.on_message, batch=BATCH, on_missing=self._make_consumer)
+        self._puller = Puller(
+            context.bus, WORK, name, self.on_message, batch=BATCH, on_missing=self._make_consumer, room=self._room
+        )
         self._alive: asyncio.Task[None] | None = None
 
     # The consumer.
@@ -81,7 +83,16 @@ class Intake:
         while True:
             await asyncio.sleep(WORK_PROGRESS_S)
             for attempt in self._desk.everything():
-                progress(self._context.bus, attempt.reply)
+                if attempt.reply:  # what a former boot ended has none before it comes again
+                    progress(self._context.bus, attempt.reply)
+
+    def _room(self) -> int:
+        return 0 if self._context.full else 2 * BATCH
+
+    def room_again(self) -> None:
+        """Whether more may be taken has changed."""
+        if self._alive is not None:
+            self._puller.ask()
 
     async def stop(self) -> None:
         """Pull no more."""

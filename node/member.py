@@ -196,12 +196,14 @@ class Member:
             sent_at=time.time(),
             next_due_s=self._interval_s * 1.1,
             full=state_full,
-            draining=bool(context.closed_to) and not context.leaving,
+            draining=(bool(context.closed_to) or context.full) and not context.leaving,
             leaving=context.leaving,
             seen_seq=context.seen_seq,
             held=self._desk.report(),
             state=self._beats.delta(state, state_full),  # type: ignore[arg-type]
-            bad_messages=context.bad_messages,
+            bad_messages=context.bad_messages + context.outbox_spoilt,
+            outbox=context.outbox,
+            outbox_since=context.outbox_since,
         )
 
     def _beat_by_itself(self) -> None:

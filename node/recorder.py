@@ -1,45 +1,33 @@
-"""How attempts end on the wire: the started event, the result or the outcome, and only then the ack of the WORK message."""
+"""How attempts end on the wire: the started event, then the result or the outcome, which the outbox delivers."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 import time
-from functools import partial
 
-from msgspec.structs import replace
-
-from node.blobs import Blobs, inline, inputs_of, is_small
+from node.blobs import Blobs, apart, inline, inputs_of, is_small
 from node.context import Context
 from node.core.attempts import Attempt
 from node.core.desk import Desk
-from node.core.endings import CANCELLED, DROPPED, TIMEOUT, Done, Ending, outcome_of, result_by_passed, result_of
+from node.core.endings import CANCELLED, DROPPED, TIMEOUT, Done, Ending, outcome_of, result_of
+from node.core.letters import fitted_outcome, fitted_result, is_late, late
+from node.outbox import HEADERS_ROOM, Outbox
 from node.outputs import Outputs
 from node.runners.frames import Failed, Finished, Printed, Progressed
-from schemas import limits, subjects
-from schemas.codec import encode
-from schemas.errors import FogError, StoreRefused, Unreachable
+from schemas import limits
 from schemas.event import TaskEvent
-from schemas.logs import fields
 from schemas.pull import ack
-from schemas.store import Ack
-from schemas.task import OutcomeKind, Result
+from schemas.task import OutcomeKind
 
-log = logging.getLogger("fog.node.recorder")
-
-HEADERS_ROOM = 512  # bytes of a message's limit that its headers may take
-STORE_AGAIN_S = (0.5, 10.0)  # first and longest wait before a large part of a result is stored again
-AGAIN_S = 5.0  # until what the broker refused (a full stream) is tried again
-TOO_LARGE = 10054  # the err_code of a message that is larger than its stream allows
 STDERR_SHOWN = 600  # characters of a failed command's stderr that its error carries
 
 
 class Recorder:
     """The executor's `Sink`, and where attempts end that were never handed over."""
 
-    def __init__(self, context: Context, desk: Desk, outputs: Outputs, blobs: Blobs) -> None:
-        self._context, self._desk, self._outputs, self._blobs = context, desk, outputs, blobs
+    def __init__(self, context: Context, desk: Desk, outputs: Outputs, blobs: Blobs, outbox: Outbox) -> None:
+        self._context, self._desk, self._outputs = context, desk, outputs
+        self._blobs, self._outbox = blobs, outbox
         self._tasks: set[asyncio.Task[None]] = set()
         self._young: dict[Attempt, None] = {}  # runs, but not yet for long enough to be told
         self._growing = False
@@ -88,16 +76,14 @@ class Recorder:
                 attempt,
                 Ending(OutcomeKind.FAILED, "failed", error, True, message.exit_code, message.stdout, message.stderr),
             )
-        elif result_by_passed(attempt, time.time()):
-            self._end(
-                attempt, Ending(OutcomeKind.RETURNED, "returned", "finished later than its result could count", True)
-            )
+        elif is_late(attempt.work.result_by, time.time()):
+            self._end(attempt, late())
         elif is_small(message):
             self._close(attempt)
             self._post_result(attempt, inline(message))
         else:
             self._close(attempt)
-            self._spawn(self._store_then_post(attempt, message))
+            self._spawn(self._name_then_post(attempt, message))
 
     def failed(self, attempt: Attempt, message: Failed) -> None:
         """A failed attempt. With arguments that do not fit, no other node can do better."""
@@ -166,90 +152,34 @@ class Recorder:
             attempt.fetched = False
             self._spawn(self._blobs.release(inputs_of(attempt.task)))
 
-    async def _store_then_post(self, attempt: Attempt, message: Finished) -> None:
-        """A broker that does not answer is asked again, as for any result."""
-        wait_s = STORE_AGAIN_S[0]
-        while True:
-            try:
-                done = await self._blobs.store(message)
-                break
-            except Unreachable as error:
-                log.warning("cannot store a result yet", extra=fields(task=attempt.task.id, error=error.message))
-                await asyncio.sleep(random.uniform(0.5, 1.0) * wait_s)
-                wait_s = min(STORE_AGAIN_S[1], 2 * wait_s)
-            except Exception as error:
-                said = error.message if isinstance(error, FogError) else f"{type(error).__name__}: {error}"
-                why = f"its result could not be stored: {said}"
-                self._post_outcome(attempt, Ending(OutcomeKind.FAILED, "failed", why, True))
-                return
-        self._post_result(attempt, done)
+    async def _name_then_post(self, attempt: Attempt, message: Finished) -> None:
+        done, large = await asyncio.to_thread(apart, message)
+        self._post_result(attempt, done, large)
 
     async def all_posted(self, timeout_s: float) -> None:
-        """Wait, at most so long, until what is being stored apart is stored and its results are on their way."""
+        """Wait, at most so long, until everything that ended is in the outbox, and stored."""
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=timeout_s)
+        await self._outbox.until_empty(timeout_s)
 
-    def _post_result(self, attempt: Attempt, done: Done) -> None:
-        data = self._fitting(result_of(attempt, done, self._context.node))
+    def _post_result(self, attempt: Attempt, done: Done, large: dict[str, bytes] | None = None) -> None:
+        data = fitted_result(result_of(attempt, done, self._context.node), self._room())
         if data is None:
             errors = f"; {len(done.errors)} items failed, the first: {done.errors[0][1]}" if done.errors else ""
             why = f"its result is larger than a message may be{errors}"
             self._post_outcome(attempt, Ending(OutcomeKind.FAILED, "failed", why, True))
             return
         self.results += 1
-        self._store_result(attempt, data)
-
-    def _store_result(self, attempt: Attempt, data: bytes) -> None:
-        task = attempt.task
-        self._context.store.post(
-            subjects.result(task.submitter, task.id),
-            data,
-            "",  # no id: FOG_RESULTS refuses a second message on the subject, whoever says it
-            partial(self._result_answered, attempt, data),
-        )
-
-    def _fitting(self, result: Result) -> bytes | None:
-        limit = self._context.bus.max_payload - HEADERS_ROOM
-        data = encode(result)
-        if len(data) > limit and result.errors:
-            data = encode(replace(result, errors=result.errors[-1:]))
-        return data if len(data) <= limit else None
-
-    def _result_answered(self, attempt: Attempt, data: bytes, answer: Ack | FogError) -> None:
-        if isinstance(answer, Ack) or (isinstance(answer, StoreRefused) and answer.exists):
-            self._ack(self._desk.settle(attempt, final=True))
-        elif isinstance(answer, StoreRefused) and answer.code != TOO_LARGE:
-            log.error("a result was refused, trying again", extra=fields(task=attempt.task.id, error=answer.message))
-            asyncio.get_running_loop().call_later(AGAIN_S, self._store_result, attempt, data)
-        else:
-            why = f"its result was refused: {answer.message}"
-            self._post_outcome(attempt, Ending(OutcomeKind.FAILED, "failed", why, True))
+        self._outbox.result(attempt, data, large)
 
     def _post_outcome(self, attempt: Attempt, ending: Ending) -> None:
         context = self._context
         outcome = outcome_of(attempt, ending, context.node, context.boot, time.time())
-        data = encode(outcome)
-        if len(data) > context.bus.max_payload - HEADERS_ROOM:
-            history = replace(outcome.history, errors=outcome.history.errors[-1:])
-            data = encode(replace(outcome, history=history, stdout="", stderr=""))
         self.outcomes += 1
-        self._post(attempt, data)
+        self._outbox.outcome(attempt, fitted_outcome(outcome, self._room()))
 
-    def _post(self, attempt: Attempt, data: bytes) -> None:
-        task = attempt.task
-        self._context.store.post(
-            subjects.outcome(self._context.node, task.id),
-            data,
-            f"{task.id}.{attempt.placement}.outcome",
-            partial(self._outcome_answered, attempt, data),
-        )
-
-    def _outcome_answered(self, attempt: Attempt, data: bytes, answer: Ack | FogError) -> None:
-        if isinstance(answer, Ack):
-            self._ack(self._desk.settle(attempt, final=False))
-            return
-        log.error("an outcome was refused, trying again", extra=fields(task=attempt.task.id, error=answer.message))
-        asyncio.get_running_loop().call_later(AGAIN_S, self._post, attempt, data)
+    def _room(self) -> int:
+        return self._context.bus.max_payload - HEADERS_ROOM
 
     def _ack(self, reply: str) -> None:
         if reply:

@@ -18,6 +18,9 @@ FUNCTIONS_MAX = 500  # functions that one node may offer
 PAGE = 200  # rows of one API page unless asked for less
 RETRIES_MAX = 100
 NODE_QUEUE_MAX = 256  # attempts, running or waiting, that one node may hold at a time
+HELD_MAX = 4 * NODE_QUEUE_MAX  # attempts that one heartbeat may list
+OUTBOX_LETTERS = 2 * NODE_QUEUE_MAX  # results and outcomes that a node keeps on disk while it cannot deliver them, and
+OUTBOX_BYTES = 256 << 20  # their size; at either bound it starts nothing more, and what runs is still kept
 CHUNK_ITEMS_MAX = 100_000  # items of one map chunk
 
 # Times, in seconds.

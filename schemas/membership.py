@@ -84,7 +84,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
 
     `next_due_s`: the next beat comes within this many seconds (a sleeper announces its gap with `asleep`).
     `held`: every attempt here, running or queued. `seen_seq`: the highest FOG_WORK sequence that arrived here, so that
-    accounts are only ever repaired for older ones. `leaving`: the daemon is going down by itself.
+    accounts are only ever repaired for older ones. `leaving`: the daemon is going down by itself. `outbox`: how many results
+    and outcomes it keeps that the broker has not taken yet, the oldest made at `outbox_since` (seconds since 1970).
     """
 
     node: Id
@@ -97,12 +98,14 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
     draining: bool = False
     leaving: bool = False
     seen_seq: Annotated[int, Meta(ge=0)] = 0
-    held: Annotated[tuple[Held, ...], Meta(max_length=4 * limits.NODE_QUEUE_MAX)] = ()
+    held: Annotated[tuple[Held, ...], Meta(max_length=limits.HELD_MAX)] = ()
     state: DeviceState = DeviceState()
     offer: Offer | None = None
     power_mode: str = ""
     harvest_state: str = ""
     bad_messages: int = 0
+    outbox: Annotated[int, Meta(ge=0)] = 0
+    outbox_since: float = 0.0
 
 
 class NodeCommand(Struct, frozen=True, omit_defaults=True):

@@ -59,7 +59,9 @@ OnAnswer = Callable[[Ack | FogError], None]
 _pub_ack = msgspec.json.Decoder(_PubAck).decode
 
 
-class _Post:
+class Post:
+    """One message on its way; only `Store` looks inside."""
+
     __slots__ = ("at", "data", "give_up", "headers", "on_answer", "store", "subject", "token")
 
     def __init__(
@@ -86,9 +88,9 @@ class Store:
         self._allowed = allowed
         self._closed = False
         self._window = window
-        self._open: dict[_Post, None] = {}
+        self._open: dict[Post, None] = {}
         self._open_bytes = 0
-        self._queue: deque[_Post] = deque()
+        self._queue: deque[Post] = deque()
         self._sweeper: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         bus.when_back(self.retry_now)
@@ -107,21 +109,34 @@ class Store:
         *,
         headers: bytes = b"",
         give_up_s: float | None = None,
-    ) -> None:
-        """Publish; `on_answer` gets the Ack, StoreRefused, or (after `give_up_s`, never if None) Unreachable. Never waits."""
+    ) -> Post | None:
+        """Publish; `on_answer` gets the Ack, StoreRefused, or (after `give_up_s`, never if None) Unreachable. Never waits.
+
+        What it returns is for `withdraw`, and for nothing else; None: it is answered already."""
         if self._closed:
             on_answer(Unreachable(f"{subject} was not stored: this connection's work is over"))
-            return
+            return None
         if msg_id:
             headers = b"Nats-Msg-Id: " + msg_id.encode() + b"\r\n" + headers
         give_up = None if give_up_s is None else self._loop.time() + give_up_s
-        post = _Post(self, subject, data, headers, on_answer, give_up)
+        post = Post(self, subject, data, headers, on_answer, give_up)
         if self._queue or len(self._open) >= self._window or self._open_bytes > WINDOW_BYTES:
             self._queue.append(post)
         else:
             self._send(post)
         if self._sweeper is None:
             self._sweeper = self._loop.create_task(self._sweep())
+        return post
+
+    def withdraw(self, post: Post) -> None:
+        """Say it no more, and give no answer: it is kept elsewhere. It may have been stored all the same."""
+        if post in self._open:
+            del self._open[post]
+            self._open_bytes -= len(post.data)
+            self._bus.hang_up(post.token)
+            self._send_next()
+        elif post in self._queue:
+            self._queue.remove(post)
 
     async def put(
         self, subject: str, data: bytes, *, msg_id: str = "", headers: bytes = b"", timeout_s: float = 10.0
@@ -140,7 +155,7 @@ class Store:
         self.post(subject, data, msg_id, on_answer, headers=headers, give_up_s=timeout_s)
         return await answer
 
-    def _send(self, post: _Post) -> None:
+    def _send(self, post: Post) -> None:
         if post not in self._open:
             self._open[post] = None
             self._open_bytes += len(post.data)
@@ -153,7 +168,7 @@ class Store:
         except BadInput as error:
             self._finish(post, error)
 
-    def _answered(self, post: _Post, data: bytes, headers: bytes) -> None:
+    def _answered(self, post: Post, data: bytes, headers: bytes) -> None:
         if post not in self._open or (not data and is_no_responders(data, headers)):
             return  # no stream listens (a broker that starts): the sweep tries again
         try:
@@ -165,13 +180,16 @@ class Store:
         elif not _passing(said.error):
             self._finish(post, StoreRefused(post.subject, said.error.err_code, said.error.description))
 
-    def _finish(self, post: _Post, answer: Ack | FogError) -> None:
+    def _finish(self, post: Post, answer: Ack | FogError) -> None:
         if self._open.pop(post, 0) is None:
             self._open_bytes -= len(post.data)
         try:
             post.on_answer(answer)
         except Exception:
             log.exception("the answer to a message could not be handled subject=%s", post.subject)
+        self._send_next()
+
+    def _send_next(self) -> None:
         while self._queue and len(self._open) < self._window and self._open_bytes <= WINDOW_BYTES:
             self._send(self._queue.popleft())
 

@@ -25,7 +25,8 @@ class Attempt(Struct, eq=False):
     `reply` acks its WORK message. `rank` orders the queue: higher priority first, then the older task, then the earlier
     message. `pace` names what its duration is learned by; `items` is how many calls it is. `key` names its latest handing
     over to a runner; `inputs` are the fetched bytes of the blobs that it refers to, in order (`fetched`: some of them from
-    the object store). `alone`: nothing else is to be on its runner.
+    the object store). `alone`: nothing else is to be on its runner. `final`: it is over with a result, so that the task is
+    not to be started again, whatever its number.
     """
 
     task: Task
@@ -42,6 +43,7 @@ class Attempt(Struct, eq=False):
     inputs: tuple[bytes, ...] = ()
     fetched: bool = False
     alone: bool = False
+    final: bool = False
 
     @property
     def placement(self) -> int:

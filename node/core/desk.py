@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from itertools import islice
 
 from node.core.attempts import Attempt, Place, Taken
 from node.core.lanes import BATCH_S, LINE_S, QUICK_S, STUCK_S, Lane, Lanes, Room
 from node.core.pace import Pace
 from node.core.recent import Recent
+from schemas import limits
 from schemas.membership import Held
 
 
@@ -27,6 +29,7 @@ class Desk:
         self.lanes = Lanes(room)
         self.pace = Pace()
         self.recent = Recent()
+        self.paused = False  # nothing more is started
         self._queue: list[tuple[tuple[int, float, int], int, Attempt]] = []
         self._pushed = 0
 
@@ -37,6 +40,7 @@ class Desk:
 
         - What is held, or closing, under the same number: the new reply is adopted.
         - A higher number of what waits or runs: that goes on under the new number, and the older message is settled.
+        - A higher number of what has a result on its way: nothing is started, that result is the task's end.
         - A lower number than the held or closing one, or what has ended here: acked again.
         """
         task, number = new.task.id, new.placement
@@ -46,6 +50,8 @@ class Desk:
                 return Taken.ADOPTED, ""
             if old.placement > number:
                 return Taken.SETTLED, new.reply
+            if old.final:
+                return Taken.ADOPTED, self._renumber(old, new)
         held = self.held.get(task)
         if held is not None:
             return self._meet(held, new)
@@ -60,10 +66,14 @@ class Desk:
             return Taken.ADOPTED, ""
         if new.placement < held.placement:
             return Taken.SETTLED, new.reply
+        return Taken.REBASED, self._renumber(held, new)
+
+    def _renumber(self, held: Attempt, new: Attempt) -> str:
+        """It goes on under the newer number; the reply of the older message, to ack."""
         older = held.reply
         self.recent.add(held.task.id, held.placement, final=False)
         held.work, held.reply, held.seq = new.work, new.reply, new.seq
-        return Taken.REBASED, older
+        return older
 
     def queue(self, attempt: Attempt) -> None:
         """Let a held attempt wait for its turn (again)."""
@@ -76,7 +86,7 @@ class Desk:
     def assign(self) -> list[tuple[Lane, list[Attempt]]]:
         """Hand out what fits now: lanes, some of them new, with the attempts to give to each one's runner, in order."""
         given: dict[int, tuple[Lane, list[Attempt]]] = {}
-        while self._queue:
+        while self._queue and not self.paused:
             attempt = self._queue[0][2]
             if attempt.place is not Place.QUEUED:
                 heappop(self._queue)
@@ -209,6 +219,10 @@ class Desk:
         else:
             closing.append(attempt)
 
+    def restore(self, attempt: Attempt) -> None:
+        """Of an attempt that a former boot ended, the result or outcome still waits here to be stored."""
+        self.closing.setdefault(attempt.task.id, []).append(attempt)
+
     def settle(self, attempt: Attempt, final: bool) -> str:
         """What it came to is certain; returns the reply to ack. `final`: the task is over, not only this placement."""
         self.forget(attempt)
@@ -244,4 +258,5 @@ class Desk:
     def report(self) -> tuple[Held, ...]:
         """What a heartbeat says of them. What closes counts as running, until its end is stored."""
         running = (Place.CLOSING, Place.LINED)
-        return tuple(Held(a.task.id, a.placement, a.place in running) for a in self.everything())
+        some = islice(self.everything(), limits.HELD_MAX)
+        return tuple(Held(a.task.id, a.placement, a.place in running) for a in some)

@@ -96,11 +96,6 @@ class Done(Struct, frozen=True):
     stderr: str = ""
 
 
-def result_by_passed(attempt: Attempt, now: float) -> bool:
-    """Whether it is too late for a result to be recorded unjudged."""
-    return 0 < attempt.work.result_by < now
-
-
 def result_of(attempt: Attempt, done: Done, node: str) -> Result:
     """The task's result."""
     task, history = attempt.task, attempt.work.history

@@ -9,7 +9,8 @@ from msgspec import UNSET, Raw
 
 from node.core.attempts import Attempt, attempt_of
 from node.core.beats import JITTER, Beats, wait_s
-from node.core.endings import Done, Ending, cut, history_after, outcome_of, result_by_passed, result_of
+from node.core.endings import Done, Ending, cut, history_after, outcome_of, result_of
+from node.core.letters import is_late
 from node.core.pace import NAMES_MAX, Pace
 from schemas import limits
 from schemas.codec import Decoder, encode
@@ -96,9 +97,9 @@ def test_a_result_is_valid_json_whatever_it_holds(done: Done) -> None:
 
 
 def test_a_result_is_late_only_when_there_is_a_time_for_it() -> None:
-    assert not result_by_passed(attempt(result_by=0.0), 1e9)
-    assert not result_by_passed(attempt(result_by=100.0), 99.0)
-    assert result_by_passed(attempt(result_by=100.0), 101.0)
+    assert not is_late(0.0, 1e9)
+    assert not is_late(100.0, 99.0)
+    assert is_late(100.0, 101.0)
 
 
 # Heartbeats.
