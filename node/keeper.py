@@ -94,17 +94,20 @@ class Keeper:
         self.bytes += item.size
         self._tell()
 
-    def keep(self, item: Item) -> asyncio.Future[None] | None:
-        """Write it; None when it is on the disk, or on its way there."""
+    def keep(self, item: Item) -> None:
+        """Write it, unless it is on the disk, or on its way there."""
         if item.kept or item.keeping or item.data is None:
-            return None
+            return
         item.keeping = True
         data, blobs = sealed(item.letter(item.data)), item.blobs
         item.size = len(data) + sum(map(len, blobs.values()))
         self.hold(item)
         writing = self._loop.run_in_executor(self._disk, self._folder.write, item.number, data, blobs)
         writing.add_done_callback(partial(self._written, item))
-        return writing
+
+    async def written(self) -> None:
+        """Return when all that was given is on the disk, or could not be."""
+        await self._loop.run_in_executor(self._disk, lambda: None)
 
     def _written(self, item: Item, writing: asyncio.Future[None]) -> None:
         item.keeping = False

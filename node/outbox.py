@@ -106,12 +106,16 @@ class Outbox:
         else:
             self._wait(item)
         if not connected or self._closed:
-            self._keeper.keep(item)
+            self._keep(item)
         elif self._looking is None:
             self._looking = self._loop.call_later(LOOK_S, self._look)
         return item
 
     # Keeping.
+
+    def _keep(self, item: Item) -> None:
+        if item.number in self._items:  # it may have been answered already
+            self._keeper.keep(item)
 
     def _look(self) -> None:
         """Keep what is unconfirmed for too long. The oldest is first, so a look costs only what is due."""
@@ -148,8 +152,9 @@ class Outbox:
         self._closed = True
         if self._looking is not None:
             self._looking.cancel()
-        writing = [self._keeper.keep(item) for item in list(self._items.values())]
-        await asyncio.gather(*(one for one in writing if one is not None), return_exceptions=True)
+        for item in list(self._items.values()):
+            self._keeper.keep(item)
+        await self._keeper.written()
         if self._items:
             log.warning("goes down with results to deliver", extra=fields(letters=len(self._items)))
 
@@ -295,7 +300,7 @@ class Outbox:
         attempt.final = False
         other = self._post(attempt, Kind.OUTCOME, fitted_outcome(outcome, context.bus.max_payload - HEADERS_ROOM), {})
         if item.kept:
-            self._keeper.keep(other)
+            self._keep(other)
         self._over(item)
 
     def _set_aside(self, item: Item, why: Exception) -> None:

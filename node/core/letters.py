@@ -38,6 +38,7 @@ class Letter(Struct, frozen=True, gc=False, omit_defaults=True):
     """`message` is the encoded `Result` or `Outcome`, `blobs` the objects that it refers to and that are not stored yet.
 
     `work` comes with a result only: what is needed to tell an outcome instead, where the result is late or refused.
+    `reply` acks the WORK message, as long as the node's consumer is the same.
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class Letter(Struct, frozen=True, gc=False, omit_defaults=True):
     blobs: tuple[Ref, ...] = ()
     made_at: float = 0.0
     result_by: float = 0.0
+    reply: str = ""
 
 
 _letter: Decoder[Letter] = Decoder(Letter)
@@ -77,7 +79,7 @@ def letter_of(attempt: Attempt, kind: Kind, message: bytes, blobs: tuple[str, ..
     task, work = attempt.task, attempt.work
     told = Raw(encode(work)) if kind is Kind.RESULT else NOTHING
     return Letter(
-        kind, task.id, task.submitter, attempt.placement, Raw(message), told, blobs, made_at, work.result_by
+        kind, task.id, task.submitter, attempt.placement, Raw(message), told, blobs, made_at, work.result_by, attempt.reply
     )  # fmt: skip
 
 
@@ -88,7 +90,7 @@ def attempt_in(letter: Letter) -> Attempt:
         Task(letter.task, letter.submitter, FunctionRun("kept")),
         Work(NOTHING, history, result_by=letter.result_by),
         seq=0,
-        reply="",
+        reply=letter.reply,
         rank=(0, 0.0, 0),
         pace="kept",
         place=Place.CLOSING,

@@ -36,6 +36,7 @@ def test_a_letter_says_after_a_restart_what_it_was_sealed_with() -> None:
     assert (letter.made_at, letter.result_by) == (5.0, 99.0)
     again = attempt_in(letter)
     assert again.place is Place.CLOSING and again.final and again.placement == 3
+    assert again.reply == "reply-3"  # the node's consumer outlives it, so the work can still be acked
 
 
 @given(st.data())
@@ -66,7 +67,7 @@ def test_an_outcome_in_place_of_a_kept_result_is_of_the_newest_placement_seen() 
     """Else the coordinator would take it for old news, after the node has acked the newer message."""
     desk, one = Desk(Room(2, 2.0, 1000)), attempt_in(opened(kept(attempt())))
     desk.restore(one)
-    assert desk.take(attempt(placement=5, seq=9)) == (Taken.ADOPTED, "")
+    assert desk.take(attempt(placement=5, seq=9)) == (Taken.ADOPTED, "reply-3")
     outcome = outcome_instead(opened(kept(attempt())), one, late(), "n1", 4, 100.0)
     assert outcome.history.placement == 5
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from node import intake, recorder
+from node import intake
 from node.blobs import Blobs
 from node.core.attempts import Attempt, Place, attempt_of
 from node.core.desk import Desk
@@ -22,7 +22,6 @@ from node.identity import Identity
 from node.intake import Intake
 from node.member import Member
 from node.orders import Orders
-from node.recorder import Recorder
 from node.runners.frames import PAYLOAD_MAX, Failed, Finished, Printed, Progressed
 from schemas.device import DeviceCapabilities
 from schemas.errors import BadInput, FogError, Unreachable
@@ -212,22 +211,6 @@ async def test_inputs_beyond_all_bounds_are_refused_before_they_are_fetched() ->
     objects: Any = None
     with pytest.raises(BadInput, match="more than a node takes"):
         await Blobs(objects).fetch((Blob(PAYLOAD_MAX, None, "sha256-x"), Blob(1, None, "sha256-y")))
-
-
-@pytest.mark.parametrize(("error", "comes"), [(Unreachable("away"), "posted"), (KeyError("x"), "KeyError: 'x'")])
-async def test_a_large_result_is_stored_when_the_broker_is_back(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, comes: str
-) -> None:
-    monkeypatch.setattr(recorder, "STORE_AGAIN_S", (0.001, 0.01))
-    blobs: Any = Away(3, error)
-    context: Any = SimpleNamespace(node="n1", bus=SimpleNamespace(max_payload=1 << 20))
-    outputs: Any = None
-    recording = Recorder(context, Desk(Room(1, 1.0, 1000)), outputs, blobs)
-    came: list[str] = []
-    monkeypatch.setattr(recording, "_post_result", lambda _a, _done: came.append("posted"))
-    monkeypatch.setattr(recording, "_post_outcome", lambda _a, ending: came.append(ending.error))
-    await recording._store_then_post(attempt("t"), Finished(1, 0.1, b"1"))
-    assert len(came) == 1 and comes in came[0]
 
 
 async def test_a_look_at_the_device_that_fails_is_not_the_end_of_the_daemon() -> None:
