@@ -36,6 +36,8 @@ log_file: {_quote(str(folder / "server.log"))}
 logfile_size_limit: {LOG_BYTES}
 logfile_max_num: {LOG_FILES}
 ping_interval: "{PING_INTERVAL}"
+# It would remember who listens to each subject; nearly all of ours name a task and are used once.
+disable_sublist_cache: true
 jetstream {{
   store_dir: {_quote(str(folder / "store"))}{store}
   # One consumer a node; the server's own default ends at 1000 a stream.
