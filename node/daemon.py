@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from node.blobs import Blobs
 from node.config import Settings
@@ -184,7 +183,7 @@ class Daemon:
         self._registered.set()
 
     def _on_lost(self) -> None:
-        log.warning("the broker is gone", extra=fields(url=urlsplit(self._target.url).netloc.rpartition("@")[2]))
+        log.warning("the broker is gone", extra=fields(url=self._target.shown))
         self._device.set_latency(None)
         if self._parts_ready:
             self._outbox.link_lost()

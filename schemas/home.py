@@ -150,6 +150,11 @@ def _own_creds(place: Home) -> Creds | None:
 
 
 def _checked(url: str) -> str:
+    """One address, or the addresses of a cluster's servers with commas between."""
+    return ",".join(_one_checked(one.strip()) for one in url.split(","))
+
+
+def _one_checked(url: str) -> str:
     text = url if "://" in url else f"nats://{url}"
     try:
         parts = urlsplit(text)
@@ -157,11 +162,18 @@ def _checked(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise BadInput("nats", f"{url!r:.80} is not an address", hint="write nats://HOST:PORT")
+        raise BadInput(
+            "nats", f"{url!r:.80} is not an address", hint="write nats://HOST:PORT, of several servers with commas"
+        )
     return text
 
 
 def _same_place(one: str, other: str) -> bool:
+    """Whether every address of `other` is one of `one`'s: a key goes nowhere else."""
+    return all(any(_same_server(ours, theirs) for ours in one.split(",")) for theirs in other.split(","))
+
+
+def _same_server(one: str, other: str) -> bool:
     a, b = urlsplit(one), urlsplit(other)
     hosts = {a.hostname, b.hostname}
     return (a.port or 4222) == (b.port or 4222) and (len(hosts) == 1 or hosts <= _LOOPBACK)

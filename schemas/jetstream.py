@@ -28,6 +28,9 @@ OPERATORS = (
 )  # settings that are left as they are
 NOT_FOUND = (10037, 10014, 10059)  # message, consumer, stream
 NO_JETSTREAM = (10039, 10076)
+NO_LEADER = (10008, 10009)  # of several servers: an election is under way
+LEADER_S = 0.25  # between two tries until it is over
+AGAIN_S = 1.0  # a request without an answer is said again after this
 
 
 class StoredMessage(Struct, frozen=True):
@@ -54,21 +57,34 @@ _reply = msgspec.json.Decoder(_Reply).decode
 
 
 async def call(bus: Bus, verb: str, body: object = None, timeout_s: float = 5.0) -> dict[str, Any]:
-    """One request to JetStream's API. Raises StoreRefused with the server's code, BrokerUnfit without JetStream."""
+    """One request to JetStream's API, said again (all of them may be) while nobody leads what it is about.
+
+    Raises StoreRefused with the server's code, BrokerUnfit without JetStream, Unreachable after `timeout_s`.
+    """
     data = b"" if body is None else msgspec.json.encode(body)
-    try:
-        answer = await bus.request(f"{API}.{verb}", data, timeout_s)
-    except NoResponders:
-        raise BrokerUnfit(
-            "this broker has no JetStream for us",
-            hint="enable JetStream for the account that these credentials belong to",
-        ) from None
-    error = _reply(answer).error
-    if error is not None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while True:
+        left_s = deadline - loop.time()
+        try:
+            answer = await bus.request(f"{API}.{verb}", data, max(0.01, min(AGAIN_S, left_s)))
+        except NoResponders:
+            raise BrokerUnfit(
+                "this broker has no JetStream for us",
+                hint="enable JetStream for the account that these credentials belong to",
+            ) from None
+        except Unreachable:
+            if left_s > AGAIN_S:
+                continue  # of several servers, one that was killed takes the request with it
+            raise Unreachable(f"no answer to {verb} within {timeout_s:g} s") from None
+        error = _reply(answer).error
+        if error is None:
+            return msgspec.json.decode(answer, type=dict[str, Any])
         if error.err_code in NO_JETSTREAM:
             raise BrokerUnfit(f"JetStream: {error.description}", hint="enable JetStream for this account")
-        raise StoreRefused(verb, error.err_code, error.description)
-    return msgspec.json.decode(answer, type=dict[str, Any])
+        if error.err_code not in NO_LEADER or left_s < LEADER_S:
+            raise StoreRefused(verb, error.err_code, error.description)
+        await asyncio.sleep(LEADER_S)
 
 
 async def ensure_streams(bus: Bus, replicas: int = 1) -> None:

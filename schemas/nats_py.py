@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from nats.aio.client import Client
-from nats.aio.client import Server as _Server
+from nats.aio.client import Server as NatsServer
 from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 from nats.js.errors import ObjectNotFoundError
@@ -119,9 +119,6 @@ class NatsClient(Client):
         async def closed() -> None:
             on_closed(str(self._err or last))
 
-        def pick(servers: list[_Server], _info: dict[str, Any]) -> tuple[_Server | None, float]:
-            return None, backoff_s(min((s.reconnects for s in servers), default=0))
-
         auth = {"nkeys_seed_str": target.seed, "user_credentials": target.creds_file}
         try:
             await self.connect(
@@ -135,7 +132,7 @@ class NatsClient(Client):
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
-                reconnect_to_server_handler=pick,
+                reconnect_to_server_handler=pick_server,
                 connect_timeout=CONNECT_TIMEOUT_S,
                 ping_interval=PING_INTERVAL_S,
                 pending_size=PENDING_MAX,
@@ -236,6 +233,14 @@ class RawObjects:
 
 def _stamp(mtime: str) -> float:
     return datetime.fromisoformat(mtime.replace("Z", "+00:00")).timestamp()
+
+
+def pick_server(servers: list[NatsServer], _info: dict[str, Any]) -> tuple[NatsServer | None, float]:
+    """Whom to try next, and after how long: one that failed least. (Without a choice nats-py tries one and the same for
+    ever, also the one that is gone.) The wait grows once all of them failed."""
+    fewest = min((server.reconnects for server in servers), default=0)
+    choice = [server for server in servers if server.reconnects == fewest]
+    return random.choice(choice) if choice else None, backoff_s(fewest)
 
 
 def backoff_s(attempt: int) -> float:

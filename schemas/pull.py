@@ -1,7 +1,8 @@
 """Taking messages from a pull consumer: requests kept open ahead of need, so that nothing waits for a round trip.
 
 Each request has a reply subject of its own, so that the broker's status messages (408 expired, 409 deleted, 503 nobody
-there) end the right one. What the broker forgot to end is given up by the watch a little after its expiry.
+there) end the right one. What the broker forgot to end is given up by the watch a little after its expiry. Of several
+servers, one that is killed takes the requests to the consumers that it led with it: the election of another is told.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ class Puller:
     ) -> None:
         self._bus = bus
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._elected = f"$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.{stream}.{consumer}"
         self._on_message = on_message
         self._batch = batch
         self._on_missing = on_missing
@@ -106,7 +108,7 @@ class Puller:
         self._asked = 0
         self._count = 0
         self._inbox = ""
-        self._subscription: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
         self._watcher: asyncio.Task[None] | None = None
         self._mending: asyncio.Task[None] | None = None
         self._paused = False
@@ -116,7 +118,10 @@ class Puller:
     async def start(self) -> None:
         """Begin to ask."""
         self._inbox = self._bus.new_inbox() + "."
-        self._subscription = await self._bus.subscribe(self._inbox + "*", self._arrived)
+        self._subscriptions = [
+            await self._bus.subscribe(self._inbox + "*", self._arrived),
+            await self._bus.subscribe(self._elected, lambda *_: self.restart()),
+        ]
         self._watcher = self._loop.create_task(self._watch())
         self.ask()
 
@@ -127,8 +132,8 @@ class Puller:
         for task in (self._watcher, self._mending):
             if task is not None:
                 task.cancel()
-        if self._subscription is not None:
-            await self._subscription.close()
+        for subscription in self._subscriptions:
+            await subscription.close()
 
     def pause(self) -> None:
         """Ask no more; what was asked for may still come."""
@@ -140,7 +145,7 @@ class Puller:
         self.ask()
 
     def restart(self) -> None:
-        """The link was down: all requests are void."""
+        """The link was down, or another server leads the consumer now: all requests are void."""
         self._requests.clear()
         self._asked = 0
         self.ask()

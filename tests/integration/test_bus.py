@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from schemas.errors import BadInput, Conflict, NoResponders, StoreRefused, Unrea
 from schemas.event import TaskEvent
 from schemas.eventlog import EventLog
 from schemas.kv import Kv
+from schemas.nats_py import RECONNECT_MAX_S, NatsServer, pick_server
 from schemas.objects import ObjectMissing, Objects
 from schemas.pull import Message, Puller
 from schemas.store import Ack, Store
@@ -45,6 +47,18 @@ async def make_consumer(bus: Bus) -> None:
     await jetstream.create_consumer(
         bus, streams.TASKS, "FOG_t", filter_subject=subjects.submit(3, "u", ">"), ack_wait_s=3, max_ack_pending=5000
     )
+
+
+def test_a_client_that_lost_its_server_tries_another_of_the_cluster_not_one_for_ever() -> None:
+    """As nats-py uses it: the server that is picked and refuses has one try more behind it."""
+    servers = [NatsServer(urlsplit(f"nats://h{number}:1")) for number in range(3)]
+    tried = []
+    for _ in range(6):
+        picked, wait_s = pick_server(servers, {})
+        assert picked is not None and 0 <= wait_s <= RECONNECT_MAX_S
+        picked.reconnects += 1
+        tried.append(picked.uri.hostname)
+    assert set(tried[:3]) == set(tried[3:]) == {"h0", "h1", "h2"}
 
 
 async def test_making_the_streams_twice_changes_nothing(bus: Bus) -> None:

@@ -14,13 +14,11 @@ from typing import Any
 import nats
 import pytest
 
-from coordinator.broker import LOOPBACK, any_free, find_server
+from coordinator.broker import LOOPBACK, any_free
 from schemas import subjects
 from schemas.creds import read_creds
-from schemas.procs import spawn
+from tests.cluster import DEPLOY, start_server
 from tests.until import until
-
-DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 @pytest.fixture
@@ -39,16 +37,6 @@ def new_creds(path: Path, port: int) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True, env=env).stdout.strip()
 
 
-def start(config: str, folder: Path, port: int, route_port: int = 6222, **env: str) -> subprocess.Popen[bytes]:
-    """Run a server with a configuration of deploy/, on a port of this test's."""
-    text = (DEPLOY / config).read_text().replace("0.0.0.0:4222", f"{LOOPBACK}:{port}")
-    folder.mkdir()
-    (folder / "nats.conf").write_text(text.replace("0.0.0.0:6222", f"{LOOPBACK}:{route_port}"))
-    with (folder / "log").open("wb") as log:
-        own = {**os.environ, **env, "FOG_STORE": json.dumps(str(folder / "store"))}
-        return spawn([find_server(), "-c", folder / "nats.conf"], env=own, stdout=log, stderr=log)
-
-
 async def connect(creds: Path) -> Any:
     key = read_creds(creds)
     return await nats.connect(key.nats, nkeys_seed_str=key.seed, max_reconnect_attempts=50, reconnect_time_wait=0.1)
@@ -59,7 +47,7 @@ async def test_the_single_server_takes_the_key_and_tells_of_closed_connections(
 ) -> None:
     port, creds = any_free(LOOPBACK), tmp_path / "fog.creds"
     key = new_creds(creds, port)
-    servers.append(start("nats-single.conf", tmp_path / "one", port, FOG_NKEY=key))
+    servers.append(start_server("nats-single.conf", tmp_path / "one", port, FOG_NKEY=key))
     until(lambda: "Server is ready" in (tmp_path / "one" / "log").read_text(), what="the server ready")
     client, other = await connect(creds), await connect(creds)
     closed = await client.subscribe(subjects.DISCONNECTS)
@@ -67,25 +55,6 @@ async def test_the_single_server_takes_the_key_and_tells_of_closed_connections(
     assert (await client.jetstream().add_stream(name="S", subjects=["s"])).config.name == "S"
     await other.close()
     assert json.loads((await closed.next_msg(timeout=5)).data)["client"]["acc"] == "FOG"
-    await client.close()
-
-
-async def test_three_servers_hold_a_stream_of_three_replicas(
-    tmp_path: Path, servers: list[subprocess.Popen[bytes]]
-) -> None:
-    ports, routes = [any_free(LOOPBACK) for _ in range(3)], [any_free(LOOPBACK) for _ in range(3)]
-    creds = tmp_path / "fog.creds"
-    key = new_creds(creds, ports[0])
-    all_routes = json.dumps([f"nats-route://{LOOPBACK}:{port}" for port in routes])
-    for i in range(3):
-        own = {"FOG_NAME": f"fog-{i}", "FOG_NKEY": key, "FOG_ROUTES": all_routes}
-        servers.append(start("nats-cluster.conf", tmp_path / str(i), ports[i], routes[i], **own))
-    for i in range(3):
-        log = tmp_path / str(i) / "log"
-        until(lambda log=log: "metadata leader" in log.read_text(), 20, what="a leader")  # type: ignore[misc]
-    client = await connect(creds)
-    stream = await client.jetstream().add_stream(name="S", subjects=["s"], num_replicas=3)
-    assert len(stream.cluster.replicas) == 2
     await client.close()
 
 

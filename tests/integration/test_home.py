@@ -80,6 +80,15 @@ def test_an_address_that_is_given_wins_and_the_homes_key_goes_only_to_the_homes_
     assert resolve("localhost:4300").seed == seed
     assert resolve("nats://192.0.2.9:4300").seed == ""
     assert resolve("nats://127.0.0.1:4301").seed == ""
+    assert resolve("localhost:4300,nats://127.0.0.1:4300").seed == seed
+    assert resolve("localhost:4300,nats://192.0.2.9:4300").seed == "", "one of the servers is not the home's"
+
+
+def test_the_servers_of_a_cluster_are_given_with_commas_between(home: Home, tmp_path: Path) -> None:
+    several, seed = "nats://one:4222,nats://two:4222,nats://three:4222", new_seed()
+    assert resolve("one:4222, two:4222,nats://three:4222").url == several
+    write_creds(home.creds, Creds(several, seed))
+    assert (resolve(creds=home.creds).url, resolve("two:4222,one").seed) == (several, seed)
 
 
 def test_a_creds_file_carried_to_another_machine_is_enough(home: Home, tmp_path: Path) -> None:
@@ -110,7 +119,9 @@ def test_a_creds_file_of_the_wrong_form_is_named(home: Home, tmp_path: Path, tex
         resolve(creds=tmp_path / "missing.creds")
 
 
-@pytest.mark.parametrize("url", ["http://x:1", "nats://", "nats://x:99999", "nats://x:port"])
+@pytest.mark.parametrize(
+    "url", ["http://x:1", "nats://", "nats://x:99999", "nats://x:port", "x:1,", "nats://x:1,nats://"]
+)
 def test_an_address_of_the_wrong_form_is_refused(home: Home, url: str) -> None:
     with pytest.raises(BadInput, match="is not an address"):
         resolve(url)
