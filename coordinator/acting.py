@@ -17,7 +17,7 @@ from functools import partial
 from coordinator import takeover
 from coordinator.api import Api
 from coordinator.bodies import Bodies
-from coordinator.clock import Clock
+from coordinator.clock import Clock, ticks
 from coordinator.consumers import Consumers, drop_old_consumers
 from coordinator.core import events as ev
 from coordinator.core.actions import Action
@@ -100,20 +100,30 @@ class Acting:
 
     async def start(self) -> None:
         """Take over: read what the streams hold, then listen, pull and act. Raises Unreachable once the lease is over."""
+        since_s = self._lease.taken_at
+        took: dict[str, int] = {}
+
+        def passed(step: str) -> None:
+            nonlocal since_s
+            took[f"{step}_ms"], since_s = round(1000 * (ticks() - since_s)), ticks()
+
         await self._breathe()
         await drop_old_consumers(self._bus, self._lease.term)
         await self.outbound.fence.take()
         listen = {
             subjects.done("*", "*"): self.inbound.done,
             subjects.heartbeat("*"): self.inbound.beat,
-            subjects.register("*"): self.registrar.heard,
+            subjects.register("*"): self._registering,
             subjects.DISCONNECTS: self.inbound.disconnect,
         }
         for subject, handler in listen.items():
             self._subscriptions.append(await self._bus.subscribe(subject, handler))
+        passed("fence")
         read: deque[ev.Event] = deque()
         await takeover.read_everything(self._bus, self._store, self.inbound, read.append, self._breathe)
+        passed("read")
         await self._take_in(read)
+        passed("take_in")
         self._subscriptions.append(await self._bus.subscribe(subjects.api("*", "*"), self._asked))
         await self._pull()
         await self._breathe()
@@ -122,7 +132,9 @@ class Acting:
         # What was read lives long: no collection need look through it.
         gc.collect()
         gc.freeze()
-        log.info("acting", extra=fields(term=self._lease.term, coordinator=self._name))
+        passed("open")
+        took = {"took_ms": sum(took.values()), **took}
+        log.info("acting", extra=fields(term=self._lease.term, coordinator=self._name, **took))
 
     async def _take_in(self, read: deque[ev.Event]) -> None:
         """Give the core what was read, in turns of a bounded size, before what was heard meanwhile."""
@@ -164,6 +176,11 @@ class Acting:
         """A request of the API; without the lease another answers it."""
         if self._may():
             self.api.heard(subject, reply, data, headers)
+
+    def _registering(self, subject: str, reply: str, data: bytes, headers: bytes) -> None:
+        """A registration; without the lease another answers it."""
+        if self._may():
+            self.registrar.heard(subject, reply, data, headers)
 
     def _hand_on(self, event: ev.Event) -> None:
         self._heard.append(event)

@@ -51,6 +51,7 @@ class Lease:
         self._revision = 0
         self._deadline = 0.0
         self.term = 0
+        self.taken_at = 0.0  # ticks
         self.told: tuple[float, float] | None = None  # its write by the broker's clock, and our ticks at the answer
 
     @property
@@ -79,8 +80,9 @@ class Lease:
         except Conflict:
             return False
         self.term = self._revision = taken
+        self.taken_at = ticks()
         self._deadline = before + limits.LEASE_S - MARGIN_S
-        await self._ask_when(ticks())
+        await self._ask_when(self.taken_at)
         return True
 
     async def _ask_when(self, answered: float) -> None:

@@ -49,6 +49,7 @@ from schemas.task import (
     TaskPriority,
     Work,
 )
+from tests.bench.players import Player
 from tests.until import eventually
 
 ME = "ann"
@@ -62,7 +63,7 @@ class Held:
     """A lease that is valid as long as the test says so."""
 
     def __init__(self, term: int) -> None:
-        self.term, self.valid = term, True
+        self.term, self.valid, self.taken_at = term, True, ticks()
 
 
 class Terms:
@@ -461,6 +462,19 @@ async def test_a_record_that_another_wrote_meanwhile_is_read_and_judged_anew(ter
     assert await nodes.get("a") is not None, "it was written since"
     await made.registrar.drop("a", told[1].revision)
     assert await nodes.get("a") is None
+
+
+async def test_a_node_that_signed_the_last_ones_challenge_is_given_one_to_sign(terms: Terms) -> None:
+    """Between its two requests another took over. It must not hear that it may not belong to the fleet: it would end."""
+    _, old = await terms.start(1)
+    node = Player(7)
+    given = await node._ask(terms.bus, "")
+    old.valid = False
+    await terms.start(2)
+    anew = await node._ask(terms.bus, given.challenge)
+    assert (anew.error, anew.boot) == ("", 0)
+    assert anew.challenge not in ("", given.challenge)
+    assert (await node._ask(terms.bus, anew.challenge)).boot == 1
 
 
 async def test_a_registration_that_fails_leaves_nothing_open(terms: Terms) -> None:
