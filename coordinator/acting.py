@@ -30,7 +30,7 @@ from coordinator.registrar import Registrar
 from schemas import jetstream, streams, subjects
 from schemas.bus import Bus, Subscription
 from schemas.codec import encode
-from schemas.errors import Unreachable
+from schemas.errors import FogError, Unreachable
 from schemas.event import CoordinatorEvent
 from schemas.eventlog import EventLog
 from schemas.logs import fields
@@ -86,6 +86,7 @@ class Acting:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._ticker: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._subscriptions: list[Subscription] = []
 
     def _may(self) -> bool:
@@ -128,6 +129,7 @@ class Acting:
         await self._pull()
         await self._breathe()
         self._ticker = self._loop.create_task(self._tick())
+        self._telling = self._loop.create_task(self._tell())
         self._bus.publish(subjects.ALL_REPORT, encode(AllReport(self._lease.term, self._report_spread_s())))
         # What was read lives long: no collection need look through it.
         gc.collect()
@@ -146,13 +148,20 @@ class Acting:
             self._turn_soon()
             await self._breathe()
 
+    async def _tell(self) -> None:
+        """Ends that nobody told; who fails at that leaves it to the next term."""
+        try:
+            await takeover.read_untold(self._bus, self.inbound, self._hand_on, self._breathe)
+        except FogError as error:
+            log.warning("ends of tasks may be untold", extra=fields(error=error.message))
+
     def _report_spread_s(self) -> float:
         """All nodes beat at once otherwise, and register anew."""
         return max(0.5, len(self.state.nodes) / REPORTS_PER_S)
 
     async def _pull(self) -> None:
-        for priority in TaskPriority:
-            await self.consumers.pull(
+        tasks = [
+            self.consumers.pull(
                 streams.TASKS,
                 f"p{priority:d}",
                 subjects.submit(priority, "*", "*"),
@@ -160,7 +169,9 @@ class Acting:
                 pending_max=TASKS_PENDING_MAX,
                 room=partial(self.state.intake_room, priority),
             )
-        await self.consumers.pull(
+            for priority in TaskPriority
+        ]
+        outcomes = self.consumers.pull(
             streams.OUTCOMES,
             "outcomes",
             subjects.outcome("*", "*"),
@@ -168,6 +179,12 @@ class Acting:
             pending_max=OUTCOMES_PENDING_MAX,
             room=lambda: OUTCOMES_PENDING_MAX if self.inbound.outcome_bytes < OUTCOME_BYTES else 0,
         )
+        try:
+            async with asyncio.TaskGroup() as group:
+                for pull in (*tasks, outcomes):
+                    group.create_task(pull)
+        except* FogError as failed:
+            raise Unreachable(f"the consumers could not be made: {failed.exceptions[0]}") from failed
 
     def _task(self, message: Message) -> None:
         self.inbound.task(message)
@@ -315,7 +332,7 @@ class Acting:
         self.outbound.stop()
         self.registrar.stop()
         self.api.stop()
-        for waker in (self._ticker, self._alarm):
+        for waker in (self._ticker, self._telling, self._alarm):
             if waker is not None:
                 waker.cancel()
         for subscription in self._subscriptions:

@@ -122,10 +122,11 @@ class Inbound:
         # Its task may be over: then nobody would tell that the body can go.
         body = bytes(outcome.task)
         self._bodies.keep(head.id, body)
-        self._count_outcome(message.seq, len(message.data) - len(body))
+        seq, _, stored_at = message.place()
+        self._count_outcome(seq, len(message.data) - len(body))
         # The event carries on only what is decided by; the body waits in `bodies`.
         bare = msgspec.structs.replace(outcome, task=msgspec.Raw(b""))
-        self._hand_on(OutcomeArrived(head, bare, Source("outcomes", message.seq, message.reply)))
+        self._hand_on(OutcomeArrived(head, bare, Source("outcomes", seq, message.reply), stored_at))
 
     def _count_outcome(self, seq: int, size: int) -> None:
         self.outcome_over(seq)

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from coordinator.clock import ticks
 from schemas import jetstream, limits, streams
-from schemas.bus import Bus
+from schemas.bus import Bus, header
 from schemas.codec import Decoder, encode
 from schemas.errors import Conflict, FogError
 from schemas.kv import Kv
@@ -29,6 +29,7 @@ log = logging.getLogger("fog.lease")
 
 KEY = "coordinator"
 RENEW_S = limits.LEASE_S / 4
+SOON_S, SOON_TIMES = 0.01, 10
 MARGIN_S = 0.2  # the holder stops this long before its deadline
 
 
@@ -60,8 +61,22 @@ class Lease:
         return ticks() < self._deadline
 
     async def acquire(self) -> int:
-        """Wait until the lease is ours; the new term. Candidates look at intervals with jitter, and one write wins."""
-        told = ""
+        """Wait until the lease is ours; the new term. Candidates look at intervals with jitter, and at once when the holder
+        gives it up; one write wins."""
+        given_up = asyncio.Event()
+
+        def heard(_subject: str, _reply: str, _data: bytes, headers: bytes) -> None:
+            if header(headers, b"KV-Operation"):
+                given_up.set()
+
+        watch = await self._bus.subscribe(self._kv.subject(KEY), heard)
+        try:
+            return await self._acquire(given_up)
+        finally:
+            await watch.close()
+
+    async def _acquire(self, given_up: asyncio.Event) -> int:
+        told, soon = "", 0
         while True:
             with contextlib.suppress(FogError):
                 entry = await self._kv.get(KEY, even_deleted=True)
@@ -71,7 +86,13 @@ class Lease:
                 elif (holder := _holder(entry.value).coordinator) != told:
                     log.info("following: another coordinator acts", extra=fields(holder=holder))
                     told = holder
-            await asyncio.sleep(RENEW_S * random.uniform(0.3, 0.7))
+            # What gives it up is heard before it is stored: a few looks follow one another.
+            soon -= 1
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SOON_S if soon > 0 else RENEW_S * random.uniform(0.3, 0.7)):
+                    await given_up.wait()
+                given_up.clear()
+                soon = SOON_TIMES
 
     async def _take(self, revision: int) -> bool:
         before = ticks()

@@ -10,21 +10,41 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
+from msgspec import Struct
+
+from coordinator.clock import Clock
 from coordinator.core.events import Event, NodeKnown, ResultSeen
 from coordinator.inbound import Inbound
-from schemas import jetstream, streams, subjects
+from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus
 from schemas.codec import Decoder
-from schemas.errors import BadInput
+from schemas.errors import BadInput, FogError
 from schemas.kv import Kv
 from schemas.logs import fields
 from schemas.membership import NodeRecord
 from schemas.store import Store
+from schemas.task import ResultState
 
 log = logging.getLogger("fog.takeover")
 
+
+class _End(Struct):
+    task: str
+    submitter: str
+
+
+class CloudEnd(Struct):
+    """What is read of the event of a task's end."""
+
+    data: _End
+
+
 RESULTS_PAGE = 500
+LOOK_BACK = 1_000  # results before the last one whose end was told: ends are told nearly in the order of the results
+SURE_S = 0.75 * limits.DUPLICATE_WINDOW_S  # an event told twice is stored once if its first telling is younger
+_ended = Decoder(CloudEnd)
 
 
 async def read_everything(
@@ -76,3 +96,47 @@ async def _work(
                 wanted[subjects.result(item.head.submitter, item.head.id)] = None
         await breathe()
     return list(wanted)
+
+
+async def read_untold(
+    bus: Bus, inbound: Inbound, feed: Callable[[Event], None], breathe: Callable[[], Awaitable[None]]
+) -> None:
+    """Feed the results that were stored while nobody acted, or of which the last coordinator had no time to tell.
+
+    A node that stored a result removes its WORK message, so nothing else shows that it ended. Called once this term acts.
+    """
+    last = jetstream.last_seq(await jetstream.stream_info(bus, streams.RESULTS))
+    told = await _last_told(bus)
+    sure_at = Clock()() - SURE_S
+    found = 0
+    async for page in jetstream.read_pages(bus, streams.RESULTS, subjects.result("*", "*"), told - LOOK_BACK):
+        for message in page:
+            head = inbound.result(message)
+            if head is not None and (message.seq > told > 0 or _time_of(message) > sure_at):
+                feed(ResultSeen(head))
+                found += 1
+        await breathe()
+        if page[-1].seq >= last:
+            break
+    log.info("looked for ends that were not told", extra=fields(after_seq=told, looked_at=found))
+
+
+async def _last_told(bus: Bus) -> int:
+    """The sequence of the last result whose end was told; 0 when nothing is known of any."""
+    seq = 0
+    for state in ResultState:
+        event = await jetstream.get_message(bus, streams.EVENTS, last_by=subjects.event(f"task.{state.value}", "*"))
+        if event is None:
+            continue
+        try:
+            end = _ended(event.data).data
+            result = await jetstream.get_message(bus, streams.RESULTS, last_by=subjects.result(end.submitter, end.task))
+        except FogError as error:  # anyone may say events
+            log.info("an event of an end is not looked at", extra=fields(error=error.message))
+            continue
+        seq = max(seq, result.seq if result else 0)
+    return seq
+
+
+def _time_of(message: jetstream.StoredMessage) -> float:
+    return datetime.fromisoformat(message.time).timestamp()

@@ -232,9 +232,11 @@ async def multi_last(bus: Bus, stream: str, wanted: list[str], timeout_s: float 
     return found
 
 
-async def read_pages(bus: Bus, stream: str, subjects_filter: str) -> AsyncIterator[list[StoredMessage]]:
-    """Every stored message that matches, by sequence, a page at a time. For reading a work queue without a consumer."""
-    seq, pending = 1, 1
+async def read_pages(
+    bus: Bus, stream: str, subjects_filter: str, first_seq: int = 1
+) -> AsyncIterator[list[StoredMessage]]:
+    """Every stored message that matches, from `first_seq` on, a page at a time. For reading a queue without a consumer."""
+    seq, pending = max(1, first_seq), 1
     while pending:
         body = {"seq": seq, "batch": BATCH, "max_bytes": BATCH_BYTES, "next_by_subj": subjects_filter}
         page, pending = await _batch(bus, stream, body, 10.0)

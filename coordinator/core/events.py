@@ -5,6 +5,8 @@ Every event may come twice, late, or out of order. Times are seconds since 1970 
 
 from __future__ import annotations
 
+import math
+
 from msgspec import Struct
 
 from schemas.membership import Heartbeat, NodeAnswer, NodeRecord, Register
@@ -54,11 +56,12 @@ class WorkFound(Struct, frozen=True):
 
 
 class OutcomeArrived(Struct, frozen=True):
-    """An OUTCOMES message was pulled: an attempt ended without a result."""
+    """An OUTCOMES message was pulled: an attempt ended without a result. `stored_at` is the broker's timestamp of it."""
 
     head: TaskHead
     outcome: Outcome
     source: Source
+    stored_at: float = math.inf
 
 
 class Placed(Struct, frozen=True):

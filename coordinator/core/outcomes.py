@@ -44,6 +44,7 @@ def outcome_arrived(state: Coordinator, event: OutcomeArrived, now: float, out: 
     task.source_placement = outcome.history.placement
     task.history = _told(before, outcome, now)
     task.judged = task.history.placement
+    task.judged_from = min(now, event.stored_at)
     if task.state is Life.ASKING:
         task.untold = outcome
     else:
@@ -173,11 +174,15 @@ def _at_least(delay_s: float, outcome: Outcome) -> float:
 
 
 def back_off(state: Coordinator, task: TaskRecord, delay_s: float, reason: str, now: float, out: Out) -> None:
-    """Wait before the next try: a moment where the task lies, longer in the waiting place."""
-    task.not_before = now + delay_s
+    """Wait before the next try: a moment where the task lies, longer in the waiting place.
+
+    The delay counts from when the outcome was stored: a takeover within it does not begin it anew.
+    """
+    task.not_before = task.judged_from + delay_s
     task.reason = reason
-    if delay_s <= tune.HOLD_S:
-        task.to(Life.WAITING if delay_s > 0 else Life.QUEUED, now)
+    left_s = task.not_before - now
+    if left_s <= tune.HOLD_S:
+        task.to(Life.WAITING if left_s > 0 else Life.QUEUED, now)
         wait_or_queue(state, task, now, out)
     else:
         task.to(Life.QUEUED, now)

@@ -47,8 +47,8 @@ class TaskRecord:
 
     __slots__ = (
         "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "gone", "head", "history",
-        "id", "in_queue", "judged", "last", "leftovers", "missed_in", "node", "not_before", "order", "own", "park_reason",
-        "parked", "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "shunned", "since",
+        "id", "in_queue", "judged", "judged_from", "last", "leftovers", "missed_in", "node", "not_before", "order", "own",
+        "park_reason", "parked", "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until", "shunned", "since",
         "source", "source_placement", "state", "stays", "submitter", "untold", "whole", "why", "windowed",
     )  # fmt: skip
 
@@ -78,6 +78,7 @@ class TaskRecord:
         self.asked_at = 0.0
         self.seq = 0
         self.judged = 0  # the placement whose outcome was taken in
+        self.judged_from = 0.0  # when that was stored
         self.missed_in = -1
         self.bound = ""
         self.park_reason = ""

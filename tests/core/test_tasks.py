@@ -160,6 +160,22 @@ def test_a_long_backoff_waits_in_the_waiting_place() -> None:
     assert w.state.parked == 0
 
 
+def test_a_takeover_within_a_backoff_does_not_begin_it_anew() -> None:
+    """A short one is kept in memory alone: its successor finds the outcome, and when the broker stored it."""
+    w = World()
+    w.join("n1")
+    w.heads["t1"] = head("t1", retry=Retry(limit=1, backoff_s=0.8))
+    more = {"node": "n1", "history": History(placement=1)}
+    w.outcome("t1", stored_at=w.now - 0.5, **more)
+    assert abs(w.state.tasks["t1"].not_before - (w.now + 0.3)) <= 0.21  # the jitter
+    w.heads["t2"] = head("t2", retry=Retry(limit=1, backoff_s=30))
+    w.outcome("t2", stored_at=w.now - 60, **more)
+    assert w.states()["t2"] == "placed", "it has waited long enough"
+    w.heads["t3"] = head("t3", retry=Retry(limit=1, backoff_s=0.8))
+    w.outcome("t3", stored_at=w.now + 60, **more)
+    assert w.state.tasks["t3"].not_before < w.now + 1.1, "a broker's clock that is ahead of ours puts nothing off"
+
+
 def test_a_returned_task_counts_as_no_failure_and_goes_elsewhere() -> None:
     w = World()
     w.join("n1")

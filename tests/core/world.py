@@ -213,13 +213,15 @@ class World:
     def outcome(self, task: str, kind: OutcomeKind = OutcomeKind.FAILED, error: str = "boom", **more: Any) -> list[str]:
         """An attempt ends without a result. Of a task that is not held, `node` and `history` must be given."""
         self.seq += 1
+        outcome_stored_at = more.pop("stored_at", 0.0)
         node = more.pop("node", "") or self.state.tasks[task].bound
         history = more.pop("history", None) or self.state.tasks[task].history
         history = after(history, kind, node, error, started=more.get("started", True), word=more.pop("word", ""))
         outcome = Outcome(msgspec.Raw(b"{}"), history, kind, node, 1, error, **more)
+        stored_at = outcome_stored_at or self.now
         held = self.state.tasks.get(task)
         told = self.heads[task] if held is None else held.head
-        return self.feed(e.OutcomeArrived(told, outcome, e.Source("outcomes", self.seq, f"o{self.seq}")))
+        return self.feed(e.OutcomeArrived(told, outcome, e.Source("outcomes", self.seq, f"o{self.seq}"), stored_at))
 
     def node_of(self, task: str) -> str:
         return self.state.tasks[task].bound

@@ -15,6 +15,7 @@ import pytest_asyncio
 from msgspec import structs
 
 from coordinator import acting as acting_module
+from coordinator import lease as lease_module
 from coordinator import takeover
 from coordinator.acting import TURN_MAX, Acting
 from coordinator.bodies import HELD_BYTES, LOOSE_BYTES, Bodies
@@ -442,6 +443,42 @@ async def test_a_large_fleet_is_asked_to_report_over_more_time(terms: Terms) -> 
     await made.start()
     await eventually(lambda: asked, what="the request")
     assert asked == [AllReport(1, spread_s=1.0)]
+
+
+async def test_a_follower_acts_as_soon_as_the_lease_is_given_up(terms: Terms) -> None:
+    """It hears that, and does not wait for its next look."""
+    holder, follower = Lease(terms.bus, terms.store, "c1"), Lease(terms.bus, terms.store, "c2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lease_module, "RENEW_S", 1000.0)  # between two looks
+        await holder.acquire()
+        following = asyncio.ensure_future(follower.acquire())
+        await terms.bus.flush()
+        await asyncio.sleep(0.05)
+        assert not following.done()
+        await holder.release()
+        await asyncio.wait_for(following, 10)
+
+
+async def test_ends_that_the_last_coordinator_had_no_time_to_tell_are_told(terms: Terms) -> None:
+    """A node that stored its result has acked its WORK: RESULTS alone shows that the task ended. No end is told twice."""
+    made, lease = await terms.start(1)
+    await terms.store.put(subjects.result(ME, "t1"), encode(_succeeded("t1")))
+    await eventually(partial(_ends_told, terms, ["t1"]), what="the end of t1")
+    lease.valid = False
+    for name in ("t2", "t3"):
+        await terms.store.put(subjects.result(ME, name), encode(_succeeded(name)))
+    made.events.close()
+    await terms.start(2)
+    await eventually(partial(_ends_told, terms, ["t1", "t2", "t3"]), what="the ends of the others")
+
+
+def _succeeded(task: str) -> Result:
+    return Result(task, ME, ResultState.SUCCEEDED, "n1", 1, 1, duration_ms=100.0)
+
+
+async def _ends_told(terms: Terms, tasks: list[str]) -> bool:
+    found = await jetstream.read_all(terms.bus, streams.EVENTS, subjects.event("task.succeeded", "*"))
+    return [msgspec.json.decode(message.data)["subject"] for message in found] == tasks
 
 
 # Nodes' records and removals
