@@ -157,7 +157,7 @@ class Acting:
 
     def _report_spread_s(self) -> float:
         """All nodes beat at once otherwise, and register anew."""
-        return max(0.5, len(self.state.nodes) / REPORTS_PER_S)
+        return max(0.02, len(self.state.nodes) / REPORTS_PER_S)
 
     async def _pull(self) -> None:
         tasks = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ class Stack:
     def __init__(self, nodes: int = 0) -> None:
         self._wanted = nodes
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ended: list[subprocess.Popen[bytes]] = []
         self._about: set[tuple[str, str]] = set()
         self._changed = asyncio.Event()
         self.events: Counter[str] = Counter()
@@ -50,7 +52,7 @@ class Stack:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        for process in self._processes.values():
+        for process in (*self._processes.values(), *self._ended):
             process.kill()
             process.wait()
         if hasattr(self, "bus"):
@@ -72,6 +74,25 @@ class Stack:
         """Start a node daemon and wait until the coordinator has taken it in."""
         self._start(name, "node", "--name", name, "--import", "tests.bench.functions")
         await self._until("node.registered", name)
+
+    async def start_follower(self, name: str) -> None:
+        """Start another coordinator and wait until it follows the acting one."""
+        self._start(name, "coordinator", "--name", name)
+        deadline = asyncio.get_running_loop().time() + READY_S
+        while "following" not in self._log(name):
+            if asyncio.get_running_loop().time() > deadline:
+                raise RuntimeError(f"{name} does not follow\n{self._log(name)}")
+            await asyncio.sleep(0.05)
+
+    async def acts(self, name: str) -> None:
+        """Wait until this coordinator acts."""
+        await self._until("coordinator.elected", name)
+
+    def end(self, name: str, how: signal.Signals) -> None:
+        """Signal a process that will end of it."""
+        process = self._processes.pop(name)
+        process.send_signal(how)
+        self._ended.append(process)
 
     def _start(self, name: str, module: str, *arguments: str) -> None:
         where = ("--nats", self._broker.url, "--creds", str(self.home / "fog.creds"), "--home", str(self.home))
