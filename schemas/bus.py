@@ -233,7 +233,7 @@ class Bus:
     def call(self, subject: str, data: bytes, on_reply: OnReply, *, headers: bytes = b"") -> str:
         """Send a request whose one reply is given to `on_reply(data, raw_headers)`. Returns a token for `hang_up`."""
         self._count += 1
-        token = f"{self._count:x}"
+        token = str(self._count)
         self._replies[token] = on_reply
         self.publish(subject, data, reply=self._inbox + token, headers=headers)
         return token

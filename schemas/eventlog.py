@@ -45,9 +45,13 @@ class EventLog:
         self._confirming: list[tuple[str, bytes, str]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
-        self._said: deque[tuple[float, tuple[str, bytes, str]]] = deque(maxlen=SAID_KEPT)
+        self._said: deque[tuple[float, list[tuple[str, bytes, str]]]] = (
+            deque()
+        )  # batches, with when they were confirmed
+        self._said_kept = 0  # events in them
         bus.when_back(self._say_again)
         self._second = (-1, "")
+        self._milli = (-1, "")  # events come by the dozen in each
         self._loop = asyncio.get_running_loop()
         self._body_max = bus.max_payload - ROOM
         self.term = 0
@@ -77,10 +81,12 @@ class EventLog:
     def _stamp(self, at: float) -> str:
         """`event.rfc3339`, with the second kept: events come by the thousand in each."""
         millis = int(at * 1000)
-        second = millis // 1000
-        if second != self._second[0]:
-            self._second = (second, rfc3339(second)[:-4])
-        return f"{self._second[1]}{millis % 1000:03d}Z"
+        if millis != self._milli[0]:
+            second = millis // 1000
+            if second != self._second[0]:
+                self._second = (second, rfc3339(second)[:-4])
+            self._milli = (millis, f"{self._second[1]}{millis % 1000:03d}Z")
+        return self._milli[1]
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -124,15 +130,17 @@ class EventLog:
     def _keep(self, batch: list[tuple[str, bytes, str]]) -> None:
         now = asyncio.get_running_loop().time()
         said = self._said
-        said.extend((now, event) for event in batch)
-        while said[0][0] < now - SAID_KEPT_S:
-            said.popleft()
+        said.append((now, batch))
+        self._said_kept += len(batch)
+        while said[0][0] < now - SAID_KEPT_S or (self._said_kept > SAID_KEPT and len(said) > 1):
+            self._said_kept -= len(said.popleft()[1])
 
     def _say_again(self) -> None:
         room = KEPT - len(self._pending)
-        latest = [event for _, event in self._said][-room:] if room else []
+        latest = [event for _, batch in self._said for event in batch][-room:] if room else []
         self._pending.extendleft(reversed(latest))
         self._said.clear()
+        self._said_kept = 0
         self._on_timer()
 
     def close(self) -> None:

@@ -153,10 +153,9 @@ class Puller:
     def ask(self) -> None:
         """Ask for as many more as there is room for. Call it when room appears."""
         while not self._paused and self._mending is None and self._bus.connected and self._inbox:
-            want = 2 * self._batch - self._asked
-            if self._room is not None:
+            want = min(2 * self._batch - self._asked, self._batch)
+            if want > 0 and self._room is not None:
                 want = min(want, self._room() - self._asked)
-            want = min(want, self._batch)
             # While something is asked for, a small top-up is not worth a request: room comes back one by one.
             if want <= 0 or (self._asked and want * 4 < self._batch):
                 return

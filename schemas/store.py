@@ -43,10 +43,7 @@ class _Error(Struct, gc=False):
     description: str = ""
 
 
-class _PubAck(Struct, gc=False):
-    stream: str = ""
-    seq: int = 0
-    duplicate: bool = False
+class _PubAck(Ack, frozen=True, gc=False):
     error: _Error | None = None
 
 
@@ -65,12 +62,18 @@ class Post:
     __slots__ = ("at", "data", "give_up", "headers", "on_answer", "store", "subject", "token")
 
     def __init__(
-        self, store: Store, subject: str, data: bytes, headers: bytes, on_answer: OnAnswer, give_up: float | None
+        self,
+        store: Store,
+        subject: str,
+        data: bytes,
+        headers: bytes,
+        on_answer: OnAnswer,
+        at: float,
+        give_up: float | None,
     ) -> None:
         self.store, self.subject, self.data, self.headers = store, subject, data, headers
-        self.on_answer, self.give_up = on_answer, give_up
+        self.on_answer, self.at, self.give_up = on_answer, at, give_up
         self.token = ""
-        self.at = 0.0
 
     def on_reply(self, data: bytes, headers: bytes) -> None:
         """What the broker said."""
@@ -117,13 +120,15 @@ class Store:
             on_answer(Unreachable(f"{subject} was not stored: this connection's work is over"))
             return None
         if msg_id:
-            headers = b"Nats-Msg-Id: " + msg_id.encode() + b"\r\n" + headers
-        give_up = None if give_up_s is None else self._loop.time() + give_up_s
-        post = Post(self, subject, data, headers, on_answer, give_up)
+            headers = f"Nats-Msg-Id: {msg_id}\r\n".encode() + headers
+        now = self._loop.time()
+        post = Post(self, subject, data, headers, on_answer, now, None if give_up_s is None else now + give_up_s)
         if self._queue or len(self._open) >= self._window or self._open_bytes > WINDOW_BYTES:
             self._queue.append(post)
         else:
-            self._send(post)
+            self._open[post] = None
+            self._open_bytes += len(data)
+            self._say(post)
         if self._sweeper is None:
             self._sweeper = self._loop.create_task(self._sweep())
         return post
@@ -160,9 +165,11 @@ class Store:
             self._open[post] = None
             self._open_bytes += len(post.data)
         post.at = self._loop.time()
+        self._say(post)
+
+    def _say(self, post: Post) -> None:
         if not self._allowed():
             return
-
         try:
             post.token = self._bus.call(post.subject, post.data, post.on_reply, headers=post.headers)
         except BadInput as error:
@@ -176,7 +183,7 @@ class Store:
         except msgspec.MsgspecError:
             return
         if said.error is None:
-            self._finish(post, Ack(said.stream, said.seq, said.duplicate))
+            self._finish(post, said)
         elif not _passing(said.error):
             self._finish(post, StoreRefused(post.subject, said.error.err_code, said.error.description))
 
@@ -187,7 +194,8 @@ class Store:
             post.on_answer(answer)
         except Exception:
             log.exception("the answer to a message could not be handled subject=%s", post.subject)
-        self._send_next()
+        if self._queue:
+            self._send_next()
 
     def _send_next(self) -> None:
         while self._queue and len(self._open) < self._window and self._open_bytes <= WINDOW_BYTES:

@@ -98,7 +98,7 @@ def _tell(state: Coordinator, result: ResultHead, now: float, out: Out) -> None:
         began(
             result.task, result.submitter, node, result.placement, result.attempts, result.duration_ms, now, out
         )  # fmt: skip
-    word = result.state.value
+    word = str(result.state)
     state.counts[word] += 1
     data = TaskEnded(
         result.task, result.submitter, node, result.attempts, result.duration_ms,
@@ -116,7 +116,7 @@ def drop(state: Coordinator, task: TaskRecord) -> None:
         release(state, task)
     count_out(state, task)
     if task.state is Life.PLACING and task.bound == WAITING:
-        state.parking[int(task.head.priority)] -= 1
+        state.parking[task.priority] -= 1
     state.tasks.pop(task.id, None)
     if state.aside:
         state.aside.pop(task.id, None)
@@ -126,7 +126,7 @@ def count_out(state: Coordinator, task: TaskRecord) -> None:
     """Its message in TASKS, or in the waiting place, counts no longer."""
     if task.windowed:
         task.windowed = False
-        state.window[int(task.head.priority)] -= 1
+        state.window[task.priority] -= 1
     if task.parked:
         task.parked = False
         state.parked -= 1
@@ -137,7 +137,7 @@ def count_out(state: Coordinator, task: TaskRecord) -> None:
             del state.parked_by[task.submitter]
     if task.stays:
         task.stays = False
-        state.stayed[int(task.head.priority)] -= 1
+        state.stayed[task.priority] -= 1
 
 
 def leave_place(state: Coordinator, task: TaskRecord, out: Out) -> None:
@@ -181,7 +181,7 @@ def conclude(
     """
     take_out(state, task)
     if task.state is Life.PLACING and task.bound == WAITING:
-        state.parking[int(task.head.priority)] -= 1
+        state.parking[task.priority] -= 1
     task.to(Life.CONCLUDING, now)
     task.reason = reason[: limits.REASON_MAX]
     h, last = task.history, task.last if how is ResultState.FAILED else None

@@ -167,7 +167,7 @@ def _must_park(state: Coordinator, cls: NeedsClass, task: TaskRecord, now: float
     """Why a task must not wait where it lies; "" when it may."""
     if not cls.could:
         return words(state, cls, now)
-    priority = int(task.head.priority)
+    priority = task.priority
     queue = cls.queues[priority]
     slow = queue and now - queue[0].since > tune.SLOW_S and cls.pending > tune.DRAIN_S * cls.rate
     if slow and cls.pending >= tune.CLASS_WINDOW:

@@ -52,7 +52,7 @@ def placed(state: Coordinator, event: Placed, now: float, out: Out) -> None:
         _look_again(state, task, now)
         return
     if task.bound == WAITING:
-        state.parking[int(task.head.priority)] -= 1
+        state.parking[task.priority] -= 1
         parked(state, task, now, out)
         return
     task.to(Life.PLACED, now)
@@ -77,7 +77,7 @@ def _look_again(state: Coordinator, task: TaskRecord, now: float) -> None:
     """It is not where it was to be placed. Unless RESULTS has it, it is placed anew."""
     release(state, task)
     if task.bound == WAITING:
-        state.parking[int(task.head.priority)] -= 1
+        state.parking[task.priority] -= 1
     ask_first(state, task, now)
 
 

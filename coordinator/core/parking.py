@@ -20,8 +20,8 @@ def may_park(state: Coordinator, task: TaskRecord) -> bool:
         return True
     if task.windowed:
         task.windowed, task.stays = False, True
-        state.window[int(task.head.priority)] -= 1
-        state.stayed[int(task.head.priority)] += 1
+        state.window[task.priority] -= 1
+        state.stayed[task.priority] += 1
     return False
 
 

@@ -134,7 +134,7 @@ def _place(state: Coordinator, task: TaskRecord, node: NodeView, now: float, out
     task.running = None
     task.reason = ""
     task.missed_in = -1
-    state.placed_at[int(task.head.priority)] = now
+    state.placed_at[task.priority] = now
     out.append(move(task, node.id, now))
 
 
@@ -155,7 +155,7 @@ def park(state: Coordinator, task: TaskRecord, now: float, reason: str, out: Out
     task.to(Life.PLACING, now)
     task.bound = WAITING
     task.reason = task.park_reason = reason[: limits.REASON_MAX]
-    state.parking[int(task.head.priority)] += 1
+    state.parking[task.priority] += 1
     out.append(move(task, WAITING, now, task.not_before, task.reason))
 
 

@@ -26,7 +26,7 @@ def activate(state: Coordinator, cls: NeedsClass) -> None:
 
 def put(state: Coordinator, cls: NeedsClass, task: TaskRecord) -> None:
     """Let the task wait in its class; one that is older than the others goes to the front."""
-    priority = int(task.head.priority)
+    priority = task.priority
     queue = cls.queues[priority]
     task.cls = cls
     task.in_queue = True
@@ -50,8 +50,8 @@ def take_out(state: Coordinator, task: TaskRecord) -> None:
         cls = task.cls
         assert cls is not None
         cls.pending -= 1
-        state.pending[int(task.head.priority)] -= 1
-        queue = cls.queues[int(task.head.priority)]
+        state.pending[task.priority] -= 1
+        queue = cls.queues[task.priority]
         if not cls.pending:
             for queue in cls.queues.values():
                 queue.clear()

@@ -48,14 +48,16 @@ class TaskRecord:
     __slots__ = (
         "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "gone", "head", "history",
         "id", "in_queue", "judged", "judged_from", "last", "leftovers", "missed_in", "node", "not_before", "order", "own",
-        "park_reason", "parked", "place_failures", "placed_at", "reason", "result_by", "running", "seq", "shun_until",
-        "shunned", "since", "source", "source_placement", "state", "stays", "submitter", "untold", "whole", "why", "windowed",
+        "park_reason", "parked", "place_failures", "placed_at", "priority", "reason", "result_by", "running", "seq",
+        "shun_until", "shunned", "since", "source", "source_placement", "state", "stays", "submitter", "untold", "whole", "why",
+        "windowed",
     )  # fmt: skip
 
     def __init__(self, head: TaskHead, source: Source, history: History, submitted_at: float, now: float) -> None:
         self.id = head.id
         self.submitter = head.submitter
         self.head = head
+        self.priority = int(head.priority)
         self.source = source
         self.source_placement = history.placement  # the placement as which it was stored there
         self.history = history

@@ -169,7 +169,7 @@ def _held(task: TaskRecord) -> api.HeldTask:
 def tasks(state: Coordinator, ask: api.ListRequest) -> api.TasksReply:
     """A page of the tasks that have no result yet: highest priority first, then oldest."""
     found = [t for t in state.tasks.values() if _matches(t, ask)]
-    found.sort(key=lambda t: (-int(t.head.priority), t.order))
+    found.sort(key=lambda t: (-t.priority, t.order))
     page = found[ask.page * ask.size : (ask.page + 1) * ask.size]
     return api.TasksReply(tuple(task_row(t) for t in page), len(found), ask.page)
 

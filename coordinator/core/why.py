@@ -46,7 +46,7 @@ def why_none(state: Coordinator, task: TaskRecord) -> Why:
     failing: Counter[str] = Counter()
     told: list[Against] = []
     for node in state.nodes.values():
-        reasons = against(cls, node) or room_reasons(cls, node, int(task.head.priority))
+        reasons = against(cls, node) or room_reasons(cls, node, task.priority)
         failing.update(name for name, _ in reasons)
         if reasons and len(told) < NODES_TOLD:
             told.append(Against(node.id, tuple(text for _, text in reasons)))
