@@ -227,7 +227,7 @@ class Outbound:
             head = self._inbound.result(message)
             if head is not None:
                 found[head.task] = head
-        self._hand_on(ResultsAsked(found))
+        self._hand_on(ResultsAsked(found, ask.asked_at))
 
     async def _stored_results(self, wanted: list[str]) -> list[jetstream.StoredMessage]:
         wait_s = AGAIN_S[0]

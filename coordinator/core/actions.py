@@ -68,9 +68,10 @@ class Conclude(Struct, frozen=True):
 
 
 class AskResults(Struct, frozen=True):
-    """Look up the stored results of ``(submitter, task)`` pairs, in one batch → `ResultsAsked`."""
+    """Look up the stored results of ``(submitter, task)`` pairs, in one batch → `ResultsAsked`. `asked_at`: now."""
 
     tasks: tuple[tuple[str, str], ...]
+    asked_at: float = 0.0
 
 
 class Forget(Struct, frozen=True):

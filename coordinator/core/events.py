@@ -108,9 +108,10 @@ class ResultSeen(Struct, frozen=True):
 
 
 class ResultsAsked(Struct, frozen=True):
-    """The answer to `actions.AskResults`: for each task asked, its stored result's head or None."""
+    """The answer to `actions.AskResults`: for each task asked, its stored result's head or None; `asked_at` as there."""
 
     results: dict[str, ResultHead | None]
+    asked_at: float = 0.0
 
 
 class NodeRegistering(Struct, frozen=True):

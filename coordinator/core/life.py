@@ -8,7 +8,7 @@ from msgspec import structs
 
 from coordinator.core import tune
 from coordinator.core.accounts import charge, release
-from coordinator.core.actions import Emit, Place, Remove
+from coordinator.core.actions import AskResults, Emit, Place, Remove
 from coordinator.core.classes import NOBODY
 from coordinator.core.ends import conclude, fail, finish, leave_place
 from coordinator.core.events import Placed, PlaceFailed, ResultsAsked, Source
@@ -134,7 +134,8 @@ def lose(
 ) -> None:
     """The attempts went with their node (or never `reached` it, which is no sign against the task).
 
-    RESULTS is asked first, for all of them at once: what the node managed to store counts.
+    RESULTS is asked first, for all of them at once: what the node managed to store counts. Where it was asked since the
+    node's connection closed (`ask_ahead`), they go on at once.
     """
     for task in list(tasks):
         release(state, task)
@@ -149,7 +150,18 @@ def lose(
         data = TaskEvent(task.id, task.submitter, node.id, h.placement, h.attempts + 1, why, moved_from=node.id)
         out.append(Emit("task.lost", task.id, f"{task.id}.{h.placement}.lost", data))
         task.running = None
-        ask_first(state, task, now)
+        if reached and node.closed_at and task.undone_at >= node.closed_at and now - task.undone_at <= limits.PROBE_S:
+            task.to(Life.ASKING, now)
+            not_done(state, task, now, out)
+        else:
+            ask_first(state, task, now)
+
+
+def ask_ahead(node: NodeView, now: float, out: Out) -> None:
+    """Its connection closed and it is probed: RESULTS is asked meanwhile, which saves a round trip if it is gone."""
+    placed = tuple((t.submitter, t.id) for t in node.attempts.values() if t.state is Life.PLACED)
+    if placed:
+        out.append(AskResults(placed, now))
 
 
 def not_done(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
@@ -200,3 +212,5 @@ def results_asked(state: Coordinator, event: ResultsAsked, now: float, out: Out)
             finish(state, task, result, now, out)
         elif task.state is Life.ASKING:
             not_done(state, task, now, out)
+        else:
+            task.undone_at = event.asked_at

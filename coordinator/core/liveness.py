@@ -15,7 +15,7 @@ from coordinator.core.actions import AskResults, DropNode, Emit, Probe, Remove
 from coordinator.core.events import Disconnected, LinkBack, LinkLost, ProbeEnded, Source
 from coordinator.core.intake import node_changed
 from coordinator.core.judging import begin_hold, drop_hold, heard_here, hold_over, judged_from, many_closed, note_closed
-from coordinator.core.life import lose
+from coordinator.core.life import ask_ahead, lose
 from coordinator.core.nodeview import NodeView
 from coordinator.core.record import Life
 from coordinator.core.state import NEVER, Coordinator, Hold, Out
@@ -156,7 +156,7 @@ def _look_at_hold(state: Coordinator, hold: Hold, now: float, out: Out) -> None:
 def heard(state: Coordinator, node: NodeView, gap_s: float, now: float) -> None:
     """The node gave a sign of life, and will again within `gap_s`."""
     node.missed = 0
-    node.closed = False
+    node.closed_at = 0.0
     node.look_again_at = 0.0
     node.heard_at = now
     node.next_due = now + gap_s * (1 + tune.BEAT_GRACE) + tune.BEAT_GRACE_S
@@ -170,10 +170,11 @@ def disconnected(state: Coordinator, event: Disconnected, now: float, out: Out) 
     if node is None or node.state in (S.ASLEEP, S.LOST):
         return
     if event.reason.lower() in SOCKET_ENDS:
-        node.closed = True
+        node.closed_at = now
         if node.state is not S.LEAVING:
             note_closed(state, node, now)
         out.append(Probe(node.id))
+        ask_ahead(node, now, out)
 
 
 def probe_ended(state: Coordinator, event: ProbeEnded, now: float, out: Out) -> None:
@@ -186,7 +187,7 @@ def probe_ended(state: Coordinator, event: ProbeEnded, now: float, out: Out) -> 
             heard(state, node, node.interval_s, now)
             change(state, node, cause_of(node), "it answered a probe", now, out)
         return
-    if not event.no_responders or not node.closed or not heard_here(state, node) or node.state in (S.ASLEEP, S.LOST):
+    if not event.no_responders or not node.closed_at or not heard_here(state, node) or node.state in (S.ASLEEP, S.LOST):
         return
     if not node.look_again_at and node.state is not S.LEAVING and many_closed(state, now):
         node.look_again_at = now + tune.LOOK_AGAIN_S
@@ -223,7 +224,7 @@ def link_back(state: Coordinator, event: LinkBack, now: float, out: Out) -> None
     drop_hold(state, now, out)
     placed = [(t.submitter, t.id) for t in state.tasks.values() if t.state is Life.PLACED]
     for i in range(0, len(placed), tune.ASK_BATCH):
-        out.append(AskResults(tuple(placed[i : i + tune.ASK_BATCH])))
+        out.append(AskResults(tuple(placed[i : i + tune.ASK_BATCH]), now))
 
 
 def expect_all(state: Coordinator, now: float, out: Out) -> None:

@@ -36,11 +36,11 @@ class NodeView:
 
     __slots__ = (
         "asleep", "attempts", "backlog_ms", "bad_messages", "bandwidth", "beat_seq", "bit", "blocked", "boot",
-        "closed", "cores", "cores_free", "count", "device", "done", "drain_wanted", "drained", "events", "failed", "functions",
-        "gone_at", "harvest_state", "heard_at", "id", "idle", "interval_s", "kinds", "last_beat", "left", "look_again_at",
-        "memory_free", "memory_mb", "missed", "next_due", "orphans", "power", "power_mode", "queue_ms", "record",
-        "reported_at", "reserved", "resume_asked_at", "revision", "self_draining", "slot", "slots", "speed", "state",
-        "thermal", "timed_at", "unacked",
+        "closed_at", "cores", "cores_free", "count", "device", "done", "drain_wanted", "drained", "events", "failed",
+        "functions", "gone_at", "harvest_state", "heard_at", "id", "idle", "interval_s", "kinds", "last_beat", "left",
+        "look_again_at", "memory_free", "memory_mb", "missed", "next_due", "orphans", "power", "power_mode",
+        "queue_ms", "record", "reported_at", "reserved", "resume_asked_at", "revision", "self_draining", "slot",
+        "slots", "speed", "state", "thermal", "timed_at", "unacked",
     )  # fmt: skip
 
     def __init__(self, record: NodeRecord, slot: int, interval_s: float) -> None:
@@ -62,7 +62,8 @@ class NodeView:
         self.next_due = self.last_beat = self.reported_at = 0.0
         self.beat_seq = -1
         self.missed = 0
-        self.closed = self.asleep = False
+        self.asleep = False
+        self.closed_at = 0.0  # when its connection closed; 0 once it is heard again
         self.heard_at = 0.0
         self.look_again_at = 0.0  # when it is probed once more, since many connections closed with its own
         self.timed_at = float("inf")  # when its alarm rings

@@ -167,7 +167,7 @@ def ask(state: Coordinator, now: float, out: Out) -> None:
         batch = tasks[i : i + tune.ASK_BATCH]
         for task in batch:
             task.asked_at = now
-        out.append(AskResults(tuple((t.submitter, t.id) for t in batch)))
+        out.append(AskResults(tuple((t.submitter, t.id) for t in batch), now))
         state.at(now + tune.ASK_AGAIN_S, _ask_again, batch)
 
 

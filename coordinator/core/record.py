@@ -49,8 +49,8 @@ class TaskRecord:
         "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "gone", "head", "history",
         "id", "in_queue", "judged", "judged_from", "last", "leftovers", "missed_in", "node", "not_before", "order", "own",
         "park_reason", "parked", "place_failures", "placed_at", "priority", "reason", "result_by", "running", "seq",
-        "shun_until", "shunned", "since", "source", "source_placement", "state", "stays", "submitter", "untold", "whole", "why",
-        "windowed",
+        "shun_until", "shunned", "since", "source", "source_placement", "state", "stays", "submitter", "undone_at", "untold",
+        "whole", "why", "windowed",
     )  # fmt: skip
 
     def __init__(self, head: TaskHead, source: Source, history: History, submitted_at: float, now: float) -> None:
@@ -78,6 +78,7 @@ class TaskRecord:
         self.placed_at = 0.0
         self.place_failures = 0
         self.asked_at = 0.0
+        self.undone_at = 0.0  # RESULTS, asked at this time, held nothing of it
         self.seq = 0
         self.judged = 0  # the placement whose outcome was taken in
         self.judged_from = 0.0  # when that was stored

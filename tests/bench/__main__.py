@@ -30,6 +30,10 @@ FIGURES = {
     "node_memory_ratio": "idle",
     "handover_gap_ms": "handover",
     "coordinator_kill_gap_ms": "handover",
+    "kill_recovery_ms": "recovery",
+    "kill_recovery_p99_ms": "recovery",
+    "kill_200_ms": "recovery",
+    "freeze_recovery_beats": "recovery",
 }
 
 

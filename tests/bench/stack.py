@@ -70,9 +70,10 @@ class Stack:
         """The process id of ``coordinator`` or of a node."""
         return self._processes[name].pid
 
-    async def start_node(self, name: str) -> None:
-        """Start a node daemon and wait until the coordinator has taken it in."""
-        self._start(name, "node", "--name", name, "--import", "tests.bench.functions")
+    async def start_node(self, name: str, *options: str) -> None:
+        """Start a node daemon (again) and wait until the coordinator has taken it in."""
+        self._about.discard(("node.registered", name))
+        self._start(name, "node", "--name", name, "--import", "tests.bench.functions", *options)
         await self._until("node.registered", name)
 
     async def start_follower(self, name: str) -> None:
@@ -97,8 +98,9 @@ class Stack:
     def _start(self, name: str, module: str, *arguments: str) -> None:
         where = ("--nats", self._broker.url, "--creds", str(self.home / "fog.creds"), "--home", str(self.home))
         argv = [sys.executable, "-m", module, *arguments, *where]
+        env = {**environment(), "BENCH_NODE": name}
         with (self.home / f"{name}.log").open("wb") as log:
-            self._processes[name] = spawn(argv, env=environment(), cwd=ROOT, stdout=log, stderr=log)
+            self._processes[name] = spawn(argv, env=env, cwd=ROOT, stdout=log, stderr=log)
 
     def _on_event(self, subject: str, _reply: str, _data: bytes, _headers: bytes) -> None:
         area, what, about = subjects.tail(subject, 1)

@@ -426,14 +426,13 @@ def test_a_lost_node_has_its_tasks_looked_up_at_once_and_moved() -> None:
     w.join("n2", cores=1)
     assert w.kill("n1") == [
         "probe n1",
-        "emit node.lost n1.1.lost.1.2",
-        "emit task.lost t1.1.lost",
-        "emit task.lost t2.1.lost",
         "ask t1 t2",
-        "remove work 4",
         "emit task.started t2.1.started",
         "emit task.succeeded t2.1.succeeded",
         "forget t2",
+        "emit node.lost n1.1.lost.1.2",
+        "remove work 4",
+        "emit task.lost t1.1.lost",
         "place t1.2 at n2",
         "remove work 2",
         "emit task.assigned t1.2.assigned",
@@ -650,3 +649,48 @@ def test_arguments_that_do_not_fit_fail_at_once_since_no_other_node_can_do_bette
     w.submit("t1")
     lines = w.outcome("t1", error="value: Expected `int`, got `str`", word="arguments")
     assert "conclude t1 failed: failed after 1 attempt: value: Expected `int`, got `str`" in lines
+
+
+def test_two_hundred_tasks_of_a_dead_node_move_with_one_question() -> None:
+    """RESULTS is asked while the node is probed; then all of them are placed in the turn in which nobody answered."""
+    w = World()
+    w.join("n1", cores=200, memory_mb=10**6)
+    for i in range(200):
+        w.submit(f"t{i}")
+    w.join("n2", cores=200, memory_mb=10**6)
+    w.now += 1
+    asked = w.feed(e.Disconnected("n1", "Client Closed"))
+    assert [line.split()[0] for line in asked] == ["probe", "ask"]
+    moved = w.feed(e.ProbeEnded("n1", None, no_responders=True))
+    assert not [line for line in moved if line.startswith("ask")]
+    assert len([line for line in moved if line.startswith("place")]) == 200
+    assert {task.bound for task in w.state.tasks.values()} == {"n2"}
+
+
+def test_what_was_asked_before_the_connection_closed_or_long_ago_does_not_count() -> None:
+    for wait_s in (0.0, 5.0):
+        w = World()
+        w.join("n1")
+        w.submit("t1")
+        w.join("n2")
+        w.feed(e.ResultsAsked({"t1": None}, w.now))
+        w.now += 0.1
+        w.hold = True
+        w.feed(e.Disconnected("n1", "Client Closed"))
+        w.held_back.clear()
+        if wait_s:
+            w.feed(e.ResultsAsked({"t1": None}, w.now))
+        w.wait(wait_s)
+        lines = w.feed(e.ProbeEnded("n1", None, no_responders=True))
+        assert "ask t1" in lines and not [line for line in lines if line.startswith("place")]
+
+
+def test_a_result_that_the_node_stored_before_it_died_counts() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    w.join("n2")
+    w.results["t1"] = ResultHead("t1", "ann", ResultState.SUCCEEDED, "n1", 1, 1)
+    w.kill("n1")
+    assert w.states() == {}
+    assert not [line for line in w.log if line.startswith("place t1.2")]

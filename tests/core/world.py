@@ -117,7 +117,7 @@ class World:
             refused = self.results.setdefault(action.task, head) is not head
             return [e.Concluded(action.task, refused)]
         if isinstance(action, a.AskResults):
-            return [e.ResultsAsked({t: self.results.get(t) for _, t in action.tasks})]
+            return [e.ResultsAsked({t: self.results.get(t) for _, t in action.tasks}, action.asked_at)]
         if isinstance(action, a.StoreNode):
             old = self.records.get(action.record.node)
             revision = (old[1] if old else 0) + 1
