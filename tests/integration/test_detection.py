@@ -14,7 +14,6 @@ from schemas import limits
 from schemas.target import Target
 from tests.integration.stack import stack
 from tests.proxy import proxied
-from tests.until import eventually
 
 LONG_S = 90.0
 
