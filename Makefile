@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup run test check bench chaos clean lock
+.PHONY: setup run test sim check bench chaos clean lock
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -26,6 +26,10 @@ run: $(READY)
 # make test [ARGS=…]; one file at a time in each of three processes, with a broker of its own
 test: $(READY)
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+
+# Simulated worlds: make sim, or make sim SEED=7 for one with its transcript. [ARGS="--seeds 0:5000 --go-on", --bugs, …]
+sim: $(READY)
+	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # The long campaigns: hundreds of kills of everything, under load. make chaos [KILLS=200] [ARGS=…]
 chaos: $(READY)

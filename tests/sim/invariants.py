@@ -1,0 +1,250 @@
+"""What must hold at every moment and at the end, judged by what the world knows and the processes do not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from coordinator.core import actions as act
+from coordinator.core import events as ev
+from coordinator.core.machine import Coordinator
+from coordinator.core.record import Life
+from node.core.attempts import Attempt
+from schemas import limits
+from schemas.subjects import WAITING
+from schemas.task import ResultHead, ResultState
+from tests.sim.streams import Stored, Stream
+
+KILL_BOUND_S = 3.0  # from a kill to its tasks' next placement, in a world where nothing else is wrong
+QUIET_S = 45.0  # what happened longer ago explains nothing
+_result = msgspec.json.Decoder(ResultHead).decode
+
+
+class Violation(Exception):
+    """An invariant is broken: `rule` names it."""
+
+    def __init__(self, rule: str, what: str) -> None:
+        super().__init__(f"{rule}: {what}")
+        self.rule = rule
+
+
+class Invariants:
+    """Told by the broker what it stores and removes, by the runners what runs, by the coordinators what they decide."""
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+        self.acked: dict[str, float] = {}
+        self.results: dict[str, ResultHead] = {}
+        self.result_at: dict[str, float] = {}
+        self.copies: Counter[str] = Counter()
+        self.terms: dict[int, str] = {}
+        self.running: dict[tuple[str, str], Attempt] = {}
+        self.begun: Counter[str] = Counter()
+        self.cancelled_at: dict[
+            tuple[str, str], tuple[int, float]
+        ] = {}  # (node, task) → placement that was cancelled there
+        self.node_terms: dict[tuple[str, int], int] = {}
+        self.stored_at: dict[int, tuple[str, str]] = {}  # every WORK sequence there ever was → node, task
+        self.ends: dict[str, set[str]] = {}
+        self.exclusive: frozenset[str] = frozenset()
+
+    def broken(self, rule: str, what: str) -> None:
+        """Stops the world."""
+        if self.world.timeline.failed is None:
+            self.world.timeline.failed = Violation(rule, what)
+        raise self.world.timeline.failed
+
+    # The broker.
+
+    def stored(self, stream: Stream, message: Stored) -> None:
+        if not stream.name.startswith("FOG_"):
+            return
+        task = message.subject.rpartition(".")[2]
+        self.world.note("stored", f"{stream.name} {message.seq} {message.subject}")
+        if stream.queue:
+            self.copies[task] += 1
+            if stream.name == "FOG_WORK":
+                self.stored_at[message.seq] = (message.key, task)
+        elif task != "mark":
+            head = _result(message.data)
+            if task in self.results:
+                self.broken("one result", f"{task} has two")
+            self.results[task] = head
+            self.result_at[task] = self.world.timeline.now
+            if head.state is not ResultState.SUCCEEDED:
+                self._fenced(message, head)
+
+    def _fenced(self, message: Stored, head: ResultHead) -> None:
+        """A coordinator's own result is of the term that acts, once that has begun to act."""
+        writer = self.world.writer_of(message)
+        if writer is not None and writer < max(self.terms, default=0):
+            self.broken("fence", f"term {writer} recorded {head.task} {head.state.value} while {max(self.terms)} acts")
+
+    def removed(self, stream: Stream, message: Stored) -> None:
+        if not stream.queue:
+            return
+        task = message.subject.rpartition(".")[2]
+        self.world.note("removed", f"{stream.name} {message.seq} {message.subject}")
+        self.copies[task] -= 1
+        if not self.copies[task]:
+            del self.copies[task]
+            if task not in self.results:
+                self.broken("kept", f"{task} lies in no stream and has no result")
+
+    # Nodes.
+
+    def began(self, node: str, attempt: Attempt) -> None:
+        task, placement = attempt.task.id, attempt.placement
+        self.world.note("began", f"{node} {task}.{placement}")
+        self.begun[task] += 1
+        self.running[(node, task)] = attempt
+        told = self.cancelled_at.get((node, task))
+        if told is not None and placement <= told[0]:
+            self.broken("cancelled", f"{task}.{placement} began on {node}, which was told to stop it")
+        if attempt.task.exclusive:
+            twice = [n for n, t in self.running if t == task and n != node]
+            if twice:
+                self.broken("exclusive", f"{task} runs on {node} and {twice}")
+        process = self.world.nodes[node]
+        here = [a.task.needs for (n, _), a in self.running.items() if n == node]
+        cores, memory = sum(n.cores for n in here), sum(n.memory_mb for n in here)
+        if cores > process.cores + 1e-6 or memory > process.memory_mb or len(here) > process.cores:
+            self.broken("overcommit", f"{node} runs {len(here)} with {cores} cores and {memory} MiB")
+
+    def ended(self, node: str, attempt: Attempt) -> None:
+        self.running.pop((node, attempt.task.id), None)
+
+    def node_died(self, node: str) -> None:
+        """What it was told, and what ran, is gone with it."""
+        for key in [k for k in self.running if k[0] == node]:
+            del self.running[key]
+        for key in [k for k in self.cancelled_at if k[0] == node]:
+            del self.cancelled_at[key]
+
+    def commanded(self, node: str, boot: int, verb: str, command: Any, answer: Any, desk: Any) -> None:
+        """A node carried out (or refused) a command."""
+        self.world.note("command", f"{node} {verb} term {command.term} {command.task} {command.tasks} ok={answer.ok}")
+        seen = self.node_terms.get((node, self.world.nodes[node].lives), 0)
+        if answer.ok and command.term < seen:
+            self.broken("old term", f"{node} carried out {verb} of term {command.term} after one of {seen}")
+        self.node_terms[(node, self.world.nodes[node].lives)] = max(seen, command.term)
+
+    # Coordinators.
+
+    def took_over(self, name: str, term: int) -> None:
+        if term in self.terms:
+            self.broken("one leader a term", f"{name} and {self.terms[term]} both act in {term}")
+        if self.terms and term < max(self.terms):
+            self.broken("terms grow", f"{name} acts in {term} after {max(self.terms)}")
+        self.terms[term] = name
+        self.world.note("acting", f"{name} term {term}")
+
+    def stepped(self, state: Coordinator, event: ev.Event, wanted: list[act.Action]) -> None:
+        """The core took an event."""
+        if type(event) is ev.TakenOver:
+            self.took_over(event.coordinator, event.term)
+        elif type(event) is ev.Placed:
+            self._placed(state, event)
+        for action in wanted:
+            if type(action) is act.Emit:
+                self._emitted(state, action)
+
+    def _placed(self, state: Coordinator, event: ev.Placed) -> None:
+        """What the books say lies at a node was stored there."""
+        task = state.tasks.get(event.task)
+        if task is not None and task.state is Life.PLACED and task.source.stream == "work":
+            told = self.stored_at.get(task.source.seq)
+            if told is None or told != (task.bound, task.id):
+                self.broken(
+                    "books", f"{task.id} is taken for placed at {task.bound} as {task.source.seq}, where {told} was"
+                )
+
+    def _emitted(self, state: Coordinator, action: act.Emit) -> None:
+        if action.kind == "node.lost":
+            self._lost(action)
+        elif action.kind == "task.lost" and "does not hold it" in action.data.reason:  # type: ignore[union-attr]
+            self._missed(state, action)
+        elif action.kind in ("task.succeeded", "task.failed", "task.cancelled", "task.expired"):
+            keys = self.ends.setdefault(action.about, set())
+            keys.add(action.key)
+            if len(keys) > 1:
+                self.broken("ends once", f"{action.about} ended as {sorted(keys)}")
+
+    def _lost(self, action: act.Emit) -> None:
+        """Nobody is called lost who lives and was left in peace, whatever happened to the coordinator."""
+        node = self.world.nodes[action.about]
+        self.world.note("lost", f"{node.name}: {action.data.reason}")  # type: ignore[union-attr]
+        if node.well and self.world.timeline.now - node.touched_at > QUIET_S and self.world.broker_quiet_s() > QUIET_S:
+            self.broken("healthy is not lost", f"{node.name} lives: {action.data.reason}")  # type: ignore[union-attr]
+
+    def _missed(self, state: Coordinator, action: act.Emit) -> None:
+        """What is missed at a node is not there, and not on its way to it."""
+        data: Any = action.data
+        node = self.world.nodes[data.node]
+        desk = node.desk
+        if desk is None or not node.well:
+            return
+        if any(a.task.id == data.task and a.placement == data.placement for a in desk.everything()):
+            self.broken("missed", f"{data.task}.{data.placement} is called missing at {data.node}, which holds it")
+        stream = self.world.broker.named["FOG_WORK"]
+        lying = [m for m in stream.by_key.get(data.node, {}).values() if m.subject.endswith("." + data.task)]
+        consumer = stream.of_key.get(data.node)
+        for message in lying:
+            if consumer is None or message.seq not in consumer.counts:
+                self.broken(
+                    "missed", f"{data.task}.{data.placement} is called missing at {data.node} before it got there"
+                )
+
+    def accounts(self, state: Coordinator) -> None:
+        """The books are the sum of what is held."""
+        for node in state.nodes.values():
+            held = list(node.attempts.values())
+            if node.count != len(held) or any(t.node is not node for t in held):
+                self.broken("accounts", f"{node.id} counts {node.count} and holds {len(held)}")
+            cores = node.cores - sum(t.cls.cores for t in held if t.cls)
+            if abs(node.cores_free - cores) > 1e-6 or node.count > limits.NODE_QUEUE_MAX:
+                self.broken("accounts", f"{node.id} has {node.cores_free} cores free, and should have {cores}")
+
+    # The end.
+
+    def done(self) -> bool:
+        """Whether every acknowledged task has its result and nothing is left over."""
+        return not self.left()
+
+    def left(self) -> str:
+        """What is not as it should be when all is done."""
+        world = self.world
+        if world.submitting:
+            return "tasks are still being submitted"
+        missing = [task for task in self.acked if task not in self.results]
+        if missing:
+            return f"{len(missing)} without a result: {', '.join(missing[:5])}"
+        for stream in world.broker.streams.values():
+            if stream.queue and stream.messages:
+                lying = [m.subject for m in list(stream.messages.values())[:5]]
+                return f"{len(stream.messages)} left in {stream.name}: {', '.join(lying)}"
+        states = [c.acting.state for c in world.coordinators if c.acting is not None and c.acting.state.term]
+        if len(states) != 1:
+            return f"{len(states)} coordinators act"
+        return self._books(states[0])
+
+    def _books(self, state: Coordinator) -> str:
+        if state.tasks:
+            task = next(iter(state.tasks.values()))
+            return f"{len(state.tasks)} tasks on the books: {task.id} is {task.state.value}"
+        for node in state.nodes.values():
+            if node.count or node.cores_free != node.cores or node.memory_free != node.memory_mb or node.backlog_ms:
+                return f"{node.id} has {node.cores_free} of {node.cores} cores free"
+        counts = {"window": state.window, "pending": state.pending, "parking": state.parking, "stayed": state.stayed}
+        for what, told in counts.items():
+            if any(told.values()):
+                return f"{what} is {told}"
+        if state.parked or state.parked_by:
+            return f"{state.parked} are parked"
+        held = [n.name for n in self.world.nodes.values() if n.desk is not None and list(n.desk.everything())]
+        return f"{held[0]} holds something" if held else ""
+
+
+__all__ = ["WAITING", "Invariants", "Violation"]
