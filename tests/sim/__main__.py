@@ -52,9 +52,12 @@ def run_all(seeds: list[int], args: argparse.Namespace) -> int:
     more = "".join(
         f" --{k} '{v}'" for k, v in {"bug": args.bug, "worlds-of": args.worlds_of, "fleet": args.fleet}.items() if v
     )
-    broken = events = tasks = begun = ran = 0
+    ran = broken = events = tasks = begun = 0
     fleet_s, since = 0.0, time.process_time()
-    for ran, seed in enumerate(seeds, 1):
+    for seed in seeds:
+        ran += 1
+        if ran % 100 == 0:
+            print(f"{ran} worlds, {broken} broken", flush=True)
         world = World(seed, plan, transcript=show)
         with planted(args.bug):
             report = world.run()
