@@ -120,8 +120,10 @@ def due(state: Coordinator, what: tuple[NodeView, float], now: float, out: Out) 
 def missed(state: Coordinator, node: NodeView, now: float, out: Out) -> None:
     """A beat that was due did not come: late at first, lost in the end, if silence counts now."""
     from_when = judged_from(state, node)
-    if now < from_when:
-        node.next_due = min(from_when, now + node.silence_s())
+    if now < from_when:  # nothing is said of it, but it counts: who was silent for all of the lease is lost at its end
+        last = node.missed >= limits.BEATS_MISSED - 1
+        node.missed += not last
+        node.next_due = min(from_when, now + node.interval_s) if last else now + node.interval_s
         return
     node.missed += 1
     node.next_due = now + node.interval_s

@@ -57,6 +57,18 @@ def test_nobody_is_lost_after_our_own_process_stood_still() -> None:
     assert lost(w) == {"n0"}, "who stays silent is lost all the same"
 
 
+def test_a_node_frozen_soon_after_a_takeover_is_lost_after_three_beats_all_the_same() -> None:
+    """The lease after a takeover runs beside its silence, not before it."""
+    w = World()
+    w.join("n0")
+    w.join("n1")
+    w.wait(5, beating=None)
+    silent_since = w.state.nodes["n0"].last_beat
+    w.wait(LOST_S, beating=("n1",))
+    assert lost(w) == {"n0"}
+    assert w.now - silent_since >= LEASE_S
+
+
 def test_beats_that_waited_for_us_count_as_if_nothing_had_been() -> None:
     w = fleet(1)
     w.now += 60
