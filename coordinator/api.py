@@ -11,14 +11,16 @@ import asyncio
 import importlib.metadata
 import logging
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Any
 
 from msgspec import Struct, structs
 
 from coordinator.core import events as ev
-from coordinator.core import views
+from coordinator.core import tune, views
 from coordinator.core.machine import Coordinator
 from coordinator.core.record import TaskRecord
+from coordinator.core.trouble import Look
 from coordinator.core.why import explain
 from coordinator.inbound import Bad
 from schemas import api, jetstream, streams, subjects
@@ -55,6 +57,7 @@ class Api:
         table: dict[str, tuple[type, Callable[[Any], Awaitable[Struct]]]] = {
             "fleet.status": (api.Empty, self._status),
             "fleet.functions": (api.Empty, self._functions),
+            "fleet.trouble": (api.Empty, self._trouble),
             "node.list": (api.ListRequest, self._node_list),
             "node.info": (api.NodeRequest, self._node_info),
             "node.drain": (api.DrainRequest, self._node_drain),
@@ -114,18 +117,26 @@ class Api:
         info = await jetstream.stream_info(self._bus, streams.TASKS)
         status = views.status(self._state, self._clock())
         beyond = int(info["state"]["messages"]) - sum(self._state.window.values())
-        bad = {**self._bad.counts, **status.bad}
+        refused = {**self._bad.counts, **status.bad}
         return structs.replace(
             status,
             broker=f"nats-server {self._bus.server_version}",
             version=importlib.metadata.version("fogfleet"),
             tasks={**status.tasks, **({"stored": beyond} if beyond > 0 else {})},
-            bad=bad,
-            notes=(*status.notes, *(f"refused {text}" for text in list(self._bad.last)[-5:])),
+            bad=refused,
+            notes=(*status.notes, *(f"refused {bad.subject}: {bad.problem}" for bad in list(self._bad.last)[-5:])),
         )
 
     async def _functions(self, _: api.Empty) -> Struct:
         return views.functions(self._state)
+
+    async def _trouble(self, _: api.Empty) -> Struct:
+        look = Look(self._state, self._clock())
+        tasks = iter(list(self._state.tasks.values()))
+        while some := list(islice(tasks, tune.LOOKED_AT)):
+            look.at(some)
+            await asyncio.sleep(0)
+        return look.told(tuple(self._bad.last))
 
     async def _node_list(self, request: api.ListRequest) -> Struct:
         return views.nodes(self._state, request, self._clock())

@@ -21,7 +21,6 @@ from schemas.pull import Message, Puller
 
 log = logging.getLogger("fog.consumers")
 
-PREFIX = "FOG_coordinator_"
 PULL_BATCH = 500
 OVERLAPS = 10100  # the server's word for a second consumer on the same subjects of a work queue
 AGAIN_S = 0.05  # between two tries while an older consumer is in the way
@@ -29,12 +28,12 @@ STUBBORN_S = (
     2 * limits.LEASE_S
 )  # a later term's consumer that outlives our lease this long is left over from a lost bucket
 DELETE_S = 1.0
-_term = re.compile(rf"{PREFIX}(\d+)_\w+").fullmatch
+_term = re.compile(rf"{streams.COORDINATOR_CONSUMER}(\d+)_\w+").fullmatch
 
 
 def consumer_name(what: str, term: int) -> str:
     """The consumer of a term: ``FOG_coordinator_7_outcomes``."""
-    return f"{PREFIX}{term}_{what}"
+    return f"{streams.COORDINATOR_CONSUMER}{term}_{what}"
 
 
 async def drop_old_consumers(bus: Bus, term: int, *, later: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ from coordinator.core.events import (
     WorkFound,
 )
 from schemas import limits, subjects
+from schemas.api import RefusedMessage
 from schemas.bus import Bus
 from schemas.codec import Decoder
 from schemas.errors import BadInput
@@ -52,16 +54,16 @@ class _Disconnect(Struct):
 
 
 class Bad:
-    """What was refused: counts by kind of subject, and the last few in words."""
+    """What was refused: counts by kind of subject, and the last few."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.last: deque[str] = deque(maxlen=BAD_KEPT)
+        self.last: deque[RefusedMessage] = deque(maxlen=BAD_KEPT)
 
     def add(self, kind: str, subject: str, problem: str) -> None:
         """Count a bad message."""
         self.counts[kind] += 1
-        self.last.append(f"{subject[:200]}: {problem[:300]}")
+        self.last.append(RefusedMessage(kind, subject[:200], problem[:300], time.time()))
         log.warning("refused a message", extra=fields(kind=kind, subject=subject[:200], problem=problem[:300]))
 
 

@@ -14,8 +14,6 @@ import math
 import random
 from datetime import datetime
 
-from msgspec import Struct
-
 from coordinator.clock import ticks
 from schemas import jetstream, limits, streams
 from schemas.bus import Bus, header
@@ -23,21 +21,14 @@ from schemas.codec import Decoder, encode
 from schemas.errors import Conflict, FogError
 from schemas.kv import Kv
 from schemas.logs import fields
+from schemas.membership import Holder
 from schemas.store import Store
 
 log = logging.getLogger("fog.lease")
 
-KEY = "coordinator"
 RENEW_S = limits.LEASE_S / 4
 SOON_S, SOON_TIMES = 0.01, 10
 MARGIN_S = 0.2  # the holder stops this long before its deadline
-
-
-class Holder(Struct, frozen=True):
-    """What the key says: who holds it, and under which term (0 in the first write, which makes the term)."""
-
-    coordinator: str
-    term: int = 0
 
 
 _holder = Decoder(Holder)
@@ -79,7 +70,7 @@ class Lease:
         told, soon = "", 0
         while True:
             with contextlib.suppress(FogError):
-                entry = await self._kv.get(KEY, even_deleted=True)
+                entry = await self._kv.get(streams.LEASE_KEY, even_deleted=True)
                 if entry is None or entry.deleted:
                     if await self._take(entry.revision if entry else 0):
                         return self.term
@@ -115,7 +106,7 @@ class Lease:
 
     async def _write(self, revision: int, holder: Holder) -> int:
         ttl_s = math.ceil(limits.LEASE_S)
-        return await self._kv.update(KEY, encode(holder), revision, ttl_s=ttl_s, timeout_s=limits.LEASE_S)
+        return await self._kv.update(streams.LEASE_KEY, encode(holder), revision, ttl_s=ttl_s, timeout_s=limits.LEASE_S)
 
     async def keep(self) -> None:
         """Renew until somebody else holds the lease; returns then. While the broker does not answer, `valid` ends by itself."""
@@ -139,7 +130,7 @@ class Lease:
     async def _was_ours(self) -> bool:
         """A conflict may be with a renewal of our own whose answer was lost: look who wrote last."""
         try:
-            entry = await self._kv.get(KEY)
+            entry = await self._kv.get(streams.LEASE_KEY)
             if entry is None or _holder(entry.value) != Holder(self._name, self.term):
                 return False
         except FogError:
@@ -152,7 +143,7 @@ class Lease:
         self._deadline = 0.0
         with contextlib.suppress(FogError):
             try:
-                await self._kv.delete(KEY, self._revision)
+                await self._kv.delete(streams.LEASE_KEY, self._revision)
             except Conflict:  # with a renewal that was under way
                 if await self._was_ours():
-                    await self._kv.delete(KEY, self._revision)
+                    await self._kv.delete(streams.LEASE_KEY, self._revision)

@@ -15,6 +15,7 @@ from schemas import jetstream
 from schemas.bus import Bus
 from schemas.errors import BrokerUnfit, FogError
 from schemas.logs import fields
+from schemas.names import COORDINATOR_CONNECTION
 from schemas.store import Store
 from schemas.target import Target
 
@@ -59,7 +60,7 @@ class Service:
         connecting = asyncio.ensure_future(
             Bus.connect(
                 self._target,
-                name=f"fog-coordinator-{self._name}",
+                name=COORDINATOR_CONNECTION + self._name,
                 on_lost=self._link_lost,
                 on_back=self._link_back,
                 wait=True,

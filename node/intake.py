@@ -20,7 +20,7 @@ from schemas.jetstream import create_consumer, delete_consumer
 from schemas.limits import NODE_QUEUE_MAX, WORK_ACK_WAIT_S, WORK_PROGRESS_S
 from schemas.logs import fields
 from schemas.pull import Message, Puller, ack, progress
-from schemas.streams import WORK
+from schemas.streams import NODE_CONSUMER, WORK
 from schemas.task import Blob, CommandRun, FunctionRun, MapRun, Task, TaskHead, Work
 
 log = logging.getLogger("fog.node.intake")
@@ -43,7 +43,7 @@ class Intake:
         self._fetching: set[asyncio.Task[None]] = set()
         self._functions = frozenset(offer.name for offer in context.offer.functions)
         self._prefix = subjects.work(context.node, "")
-        name = f"FOG_node_{context.node}"
+        name = NODE_CONSUMER + context.node
         self._consumer = name
         self._puller = Puller(
             context.bus, WORK, name, self.on_message, batch=BATCH, on_missing=self._make_consumer, room=self._room

@@ -4,6 +4,7 @@
 |---|---|---|
 | ``api.fleet.status`` | `Empty` | `StatusReply` |
 | ``api.fleet.functions`` | `Empty` | `FunctionsReply` |
+| ``api.fleet.trouble`` | `Empty` | `TroubleReply` |
 | ``api.node.list`` | `ListRequest` | `NodesReply` |
 | ``api.node.info`` | `NodeRequest` | `NodeInfo` |
 | ``api.node.drain`` | `DrainRequest` | `Done` |
@@ -94,12 +95,14 @@ class StatusReply(Struct, frozen=True, omit_defaults=True):
     """The fleet at a glance. `nodes` by node state, `tasks` by task state, `pending` by priority name.
 
     `bad` counts messages that were refused, by what was wrong with them; `counts` what happened since this coordinator
-    acts (``succeeded``, ``failed``, ``moved``, …). Cores and slots are those of nodes that take work now.
+    acts (``succeeded``, ``failed``, ``moved``, …). Cores and slots are those of nodes that take work now. `at` is the time
+    by which it judges (the broker's, carried on), in seconds since 1970.
     """
 
     coordinator: str = ""
     term: int = 0
     version: str = ""
+    at: float = 0.0
     up_s: float = 0.0
     broker: str = ""
     nodes: dict[str, int] = {}
@@ -112,6 +115,57 @@ class StatusReply(Struct, frozen=True, omit_defaults=True):
     bad: dict[str, int] = {}
     counts: dict[str, int] = {}
     notes: tuple[str, ...] = ()
+
+
+class WaitingGroup(Struct, frozen=True, omit_defaults=True):
+    """Tasks that wait for the same reason: how many, and the oldest. `until`: the earliest retry (0: not a matter of time)."""
+
+    reason: str
+    count: int
+    oldest: str
+    oldest_s: float = 0.0
+    until: float = 0.0
+
+
+class StuckTask(Struct, frozen=True, omit_defaults=True):
+    """A task that is not where it should be, and for how long. `kind`:
+
+    ``queued`` first in its queue, with a node ready for it; ``unconfirmed`` the broker has not confirmed a step of it;
+    ``overdue`` running past its timeout; ``unreported`` placed on a node that beats, and does not tell of it.
+    """
+
+    kind: str
+    task: str
+    for_s: float
+    node: str = ""
+    reason: str = ""
+
+
+class PartUnknown(Struct, frozen=True):
+    """A part of a split map chunk that the coordinator knows nothing of: FOG_TASKS or FOG_RESULTS should hold it."""
+
+    whole: str
+    part: str
+
+
+class RefusedMessage(Struct, frozen=True):
+    """A message that could not be understood. `kind` is that of its subject, `at` seconds since 1970."""
+
+    kind: str
+    subject: str
+    problem: str
+    at: float
+
+
+class TroubleReply(Struct, frozen=True, omit_defaults=True):
+    """What `fog doctor` wants to know of the coordinator. `counts` are all of `stuck` by kind, `stuck` the first ones;
+    `refused` the last ones, the newest last."""
+
+    waiting: tuple[WaitingGroup, ...] = ()
+    stuck: tuple[StuckTask, ...] = ()
+    counts: dict[str, int] = {}
+    parts: tuple[PartUnknown, ...] = ()
+    refused: tuple[RefusedMessage, ...] = ()
 
 
 class FunctionRow(Struct, frozen=True, omit_defaults=True):
@@ -152,6 +206,9 @@ class NodeRow(Struct, frozen=True, omit_defaults=True):
     due_s: float | None = None
     labels: dict[str, str] = {}
     pretending: bool = False
+    version: str = ""
+    clock_ahead_s: float | None = None  # its clock against the coordinator's; a beat's way makes it less
+    bad_messages: int = 0  # that it refused
 
 
 class NodesReply(Struct, frozen=True):

@@ -69,6 +69,7 @@ _SERVER: dict[str, Any] = {
 API = {  # noun.verb: what is asked, what is answered
     "fleet.status": ("Empty", "StatusReply"),
     "fleet.functions": ("Empty", "FunctionsReply"),
+    "fleet.trouble": ("Empty", "TroubleReply"),
     "node.list": ("ListRequest", "NodesReply"),
     "node.info": ("NodeRequest", "NodeInfo"),
     "node.drain": ("DrainRequest", "Done"),

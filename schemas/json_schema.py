@@ -25,7 +25,7 @@ MESSAGES: tuple[type, ...] = (
     membership.Register, membership.Registered, membership.Heartbeat,
     membership.NodeCommand, membership.NodeAnswer, membership.AllReport, membership.NodeRecord,
     api.Empty, api.ListRequest, api.NodeRequest, api.TaskRequest, api.CancelRequest, api.DrainRequest,
-    api.StatusReply, api.FunctionsReply, api.NodesReply, api.NodeInfo, api.TasksReply, api.TaskInfo,
+    api.StatusReply, api.FunctionsReply, api.TroubleReply, api.NodesReply, api.NodeInfo, api.TasksReply, api.TaskInfo,
     api.Done, api.ApiError,
 )  # fmt: skip
 # What a field holds that is passed on as it came (`msgspec.Raw`); one that is not listed holds any JSON value.

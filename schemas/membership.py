@@ -135,6 +135,14 @@ class AllReport(Struct, frozen=True, omit_defaults=True):
     spread_s: float = 0.5
 
 
+class Holder(Struct, frozen=True):
+    """The coordinator's lease in the KV bucket ``FOG_leases``: who holds it, and under which term (0 in the first write,
+    which makes the term: it is the revision of that write)."""
+
+    coordinator: str
+    term: int = 0
+
+
 class NodeRecord(Struct, frozen=True, omit_defaults=True):
     """What is kept of a node in the KV bucket ``FOG_nodes``, under its id."""
 

@@ -22,6 +22,7 @@ _ID = re.compile(r"[a-z0-9-]{1,63}")
 Id = Annotated[str, Meta(pattern=ID_PATTERN, description="lower-case letters, digits and -, at most 63")]
 # A node's connection is called this and its id: the broker's disconnect events carry the name.
 NODE_CONNECTION = "fog-node-"
+COORDINATOR_CONNECTION = "fog-coordinator-"
 
 # An id that stands in the message's subject as well: it is checked there, once, and held against it (a pattern costs as
 # much as decoding the rest of a small message). The JSON Schemas say it all the same.

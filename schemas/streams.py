@@ -21,6 +21,10 @@ LEASES = "FOG_leases"
 JOBS = "FOG_jobs"
 ARTIFACTS = "FOG_artifacts"
 
+LEASE_KEY = "coordinator"  # in the bucket LEASES: who acts (`membership.Holder`)
+COORDINATOR_CONSUMER = "FOG_coordinator_"  # and the term, and what it pulls: ``FOG_coordinator_7_outcomes``
+NODE_CONSUMER = "FOG_node_"  # and the node: what it pulls its own work by
+
 NS = 1_000_000_000
 LEASE_MARKER_S = 60  # the mark that an expired lease leaves, so that its watchers see a revision
 

@@ -150,6 +150,7 @@ def beat(state: Coordinator, event: Beat, now: float, out: Out) -> None:
         out.append(Command(node.id, "report"))
     node.beat_seq = b.seq
     node.last_beat = now
+    node.clock_ahead_s = b.sent_at - now
     heard(state, node, b.next_due_s, now)
     changed = b.state is not NO_CHANGE and node.merge(b.state)
     if b.offer is not None and b.offer != node.record.offer:

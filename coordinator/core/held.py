@@ -22,7 +22,7 @@ def sort_held(
         if task is None or task.history.placement != h.placement or task.bound != node.id:
             continue
         if task.node is node or adopt(state, node, task, now):
-            task.running = h.running
+            _runs(task, h.running, now)
             kept.add(h.task)
     if new_boot:
         gone = [t for t in node.attempts.values() if t.id not in kept and t.state is not Life.SPLITTING]
@@ -37,7 +37,7 @@ def check_held(state: Coordinator, node: NodeView, b: Heartbeat, back: bool, now
     for h in b.held:
         task = node.attempts.get(h.task)
         if task is not None and task.history.placement == h.placement:
-            task.running = h.running
+            _runs(task, h.running, now)
             task.missed_in = -1
             here += 1
         elif not _take_back(state, node, h.task, h.placement, now):
@@ -46,6 +46,12 @@ def check_held(state: Coordinator, node: NodeView, b: Heartbeat, back: bool, now
         _stop_orphans(state, node, orphans, back, out)
     if here < len(node.attempts) and state.term:
         _find_missing(state, node, b, now, out)
+
+
+def _runs(task: TaskRecord, running: bool, now: float) -> None:
+    if running and not task.running:
+        task.running_since = now
+    task.running = running
 
 
 def _take_back(state: Coordinator, node: NodeView, task_id: str, placement: int, now: float) -> bool:

@@ -46,11 +46,11 @@ class TaskRecord:
     """
 
     __slots__ = (
-        "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "gone", "head", "history",
-        "id", "in_queue", "judged", "judged_from", "last", "leftovers", "missed_in", "node", "not_before", "order", "own",
-        "park_reason", "parked", "place_failures", "placed_at", "priority", "reason", "result_by", "running", "seq",
-        "shun_until", "shunned", "since", "source", "source_placement", "state", "stays", "submitter", "undone_at", "untold",
-        "whole", "why", "windowed",
+        "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "gone", "head", "history", "id",
+        "in_queue", "judged", "judged_from", "last", "leftovers", "missed_in", "node", "not_before", "order", "own",
+        "park_reason", "parked", "place_failures", "placed_at", "priority", "reason", "result_by", "running",
+        "running_since", "seq", "shun_until", "shunned", "since", "source", "source_placement", "state", "stays",
+        "submitter", "undone_at", "untold", "whole", "why", "windowed",
     )  # fmt: skip
 
     def __init__(self, head: TaskHead, source: Source, history: History, submitted_at: float, now: float) -> None:
@@ -89,6 +89,7 @@ class TaskRecord:
         self.stays = False  # it lies in TASKS, besides the window, since _waiting has no room for it
         self.reason = ""
         self.running: bool | None = None
+        self.running_since = 0.0  # when a beat first said so
         self.leftovers: list[Source] | None = None
         self.last: Outcome | None = None
         self.untold: Outcome | None = None  # to be judged once RESULTS holds nothing

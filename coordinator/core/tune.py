@@ -81,4 +81,11 @@ NODE_RECORD_S = 30 * 86_400.0  # the record of a node that was not seen for this
 REGISTERING_S = 30.0  # an unanswered compare-and-set is given up after this
 COMPACT_MIN = 100  # entries of what is over that a queue may keep besides as many as live
 HOUSEKEEPING_S = 0.5
+
+# What `fog doctor` is told of.
+STUCK_QUEUED_S = 10.0  # first of its kind in the queue for longer than this, with a node ready for it
+STUCK_CONFIRM_S = 30.0  # waiting for the broker's word
+STUCK_OVERDUE_S = 60.0  # running for longer than its timeout: its node should have stopped it
+REASONS_TOLD = 20  # different reasons for waiting
+LOOKED_AT = 5_000  # tasks that are looked at in one go
 STRANGERS_MAX = 10_000

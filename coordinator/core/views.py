@@ -26,6 +26,7 @@ def status(state: Coordinator, now: float) -> api.StatusReply:
     return api.StatusReply(
         coordinator=state.name,
         term=state.term,
+        at=now,
         up_s=max(0.0, now - state.taken_over_at) if state.term else 0.0,
         nodes=dict(Counter(n.shown.value for n in state.nodes.values())),
         tasks=dict(Counter(t.state.value for t in state.tasks.values())),
@@ -117,6 +118,9 @@ def node_row(node: NodeView, now: float) -> api.NodeRow:
         due_s=round(node.next_due - now, 3) if node.next_due and not node.is_lost() else None,
         labels=node.record.offer.labels,
         pretending=c.pretending,
+        version=node.record.version,
+        clock_ahead_s=None if node.clock_ahead_s is None else round(node.clock_ahead_s, 3),
+        bad_messages=node.bad_messages,
     )
 
 
