@@ -144,4 +144,7 @@ def _refusal(data: bytes, headers: bytes) -> Refused | None:
 
 def _nobody(refused: Refused | None) -> Unreachable:
     message = f"no coordinator answers: {refused.message}" if refused else "no coordinator answers"
-    return Unreachable(message, hint="is one running? `fog up` starts one, `fog coordinator` one for an outside broker")
+    return Unreachable(
+        message,
+        hint="`fog up` starts one, `fog coordinator` one for an outside broker; `fog doctor` tells what is wrong",
+    )

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drain": ("nodes", "take a node out of service, or back"),
     "functions": ("status", "what the fleet offers"),
     "status": ("status", "the fleet at a glance"),
+    "doctor": ("doctor", "what is wrong with the fleet, and what to do about it"),
     "events": ("events", "what happened, and happens"),
     "schema": ("schema", "write JSON Schemas and the AsyncAPI document"),
 }

@@ -60,7 +60,7 @@ class Lease:
             if header(headers, b"KV-Operation"):
                 given_up.set()
 
-        watch = await self._bus.subscribe(self._kv.subject(KEY), heard)
+        watch = await self._bus.subscribe(self._kv.subject(streams.LEASE_KEY), heard)
         try:
             return await self._acquire(given_up)
         finally:

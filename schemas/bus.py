@@ -167,6 +167,11 @@ class Bus:
         return str(self._client.info.get("version", ""))
 
     @property
+    def clustered(self) -> bool:
+        """Whether the broker is one of several servers."""
+        return bool(self._client.info.get("cluster"))
+
+    @property
     def reconnects(self) -> int:
         """How often the link came back."""
         return int(self._client.stats["reconnects"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from schemas.errors import FogError
+from schemas.procs import start_mark
 
 _HIDDEN_AT = 1 << 30  # Windows locks bytes against reading too; lock one far behind the pid that we store
 
@@ -43,6 +44,22 @@ class Lock:
     def release(self) -> None:
         """Let go. The file stays: removing it would let two later holders lock two different files."""
         self._file.close()
+
+
+def holder(path: Path) -> int:
+    """The process that holds the lock on the file `path` now; 0 for nobody. Looks without taking it."""
+    try:
+        with path.open("rb") as file:
+            pid, inode = _read_pid(file), os.fstat(file.fileno()).st_ino
+    except OSError:
+        return 0
+    if not pid or not start_mark(pid):
+        return 0
+    try:  # the pid may be somebody else's by now: Linux tells which files a process has locked
+        locks = Path("/proc/locks").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return pid
+    return pid if any(f" {pid} " in line and f":{inode} " in line for line in locks) else 0
 
 
 def _read_pid(file: BinaryIO) -> int:

@@ -9,11 +9,11 @@ import re
 import signal
 from collections import Counter
 
-from coordinator.lease import KEY, Holder
 from schemas import streams
 from schemas.codec import Decoder
 from schemas.errors import FogError
 from schemas.kv import Kv
+from schemas.membership import Holder
 from tests.chaos.load import folder_of
 from tests.integration.stack import Stack
 from tests.until import eventually
@@ -70,7 +70,7 @@ class Kills:
         async def held() -> bool:
             nonlocal found
             try:
-                entry = await self._leases.get(KEY)
+                entry = await self._leases.get(streams.LEASE_KEY)
             except FogError:
                 return False
             found = _holder(entry.value).coordinator if entry else ""

@@ -1,0 +1,57 @@
+"""Are the nodes there, and what they say they are?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from client.doctor.facts import Facts
+from client.doctor.finding import Finding, few, ok, problem, warning
+from client.show import span
+from schemas.api import NodeRow
+from schemas.membership import NodeState
+
+REFUSED_S = 86_400.0  # a refusal is told of for this long
+
+
+def judge(facts: Facts) -> Iterator[Finding]:
+    """Checks ``nodes.*``."""
+    for refusal in facts.refusals:
+        if refusal.ago_s < REFUSED_S:
+            seen = f"a node that calls itself {refusal.node} was refused {span(refusal.ago_s)} ago: {refusal.reason}"
+            advice = "two devices with one name: start that one with another --name, or bring back its own node.key"
+            yield warning("nodes.refused", seen, advice, refusal.node)
+    rows = facts.nodes
+    if rows is None:
+        return
+    if not rows:
+        yield warning("nodes.present", "no node has joined yet", "start one: `fog node`, or `fog up --nodes 2`")
+        return
+    yield from _absent(rows)
+    pretending = [row.node for row in rows if row.pretending]
+    if pretending:
+        seen = f"{few(pretending)} pretends to be another device (BATTERY, THERMAL, … are set in its environment)"
+        yield warning("nodes.pretending", seen, "unset them, unless this is a test or a demo", pretending[0])
+
+
+def _absent(rows: tuple[NodeRow, ...]) -> Iterator[Finding]:
+    by: dict[NodeState, list[str]] = {}
+    for row in rows:
+        by.setdefault(row.state, []).append(row.node)
+    for node in by.get(NodeState.LOST, []):
+        last = next(row.last_beat_s for row in rows if row.node == node)
+        when = f" {span(last)} ago" if last is not None else ""
+        seen = f"{node} was lost: its last sign of life was{when or ' before this term'}"
+        yield warning(
+            "nodes.lost", seen, "start `fog node` there again; a node that stays away is forgotten in a day", node
+        )
+    if late := by.get(NodeState.LATE, []):
+        advice = "are these devices asleep, stopped, or off the network? They are lost after three silent beats"
+        yield warning("nodes.late", f"overdue: {few(late)}", advice, late[0])
+    if draining := by.get(NodeState.DRAINING, []):
+        advice = "`fog drain ID --resume` takes one back into service"
+        yield warning("nodes.draining", f"taken out of service: {few(draining)}", advice, draining[0])
+    working = by.get(NodeState.ONLINE, [])
+    if not working:
+        yield problem("nodes.present", f"none of {len(rows)} nodes takes work", "start a node: `fog node`")
+    else:
+        yield ok("nodes.present", f"{len(working)} of {len(rows)} nodes take work")
