@@ -23,7 +23,7 @@ from client.jobs import check_job, new_job
 from client.mapping import Ended, Job, MapItem
 from client.mapping import Mapping as RunningMap
 from client.sources import source_of
-from client.submit import Submitter, TaskOptions, template
+from client.submit import GIVE_UP_S, Submitter, TaskOptions, template
 from client.values import failure, value_of
 from client.waiting import Waiting
 from client.watch import Events, Outputs
@@ -231,7 +231,7 @@ class Fleet:
         base = template(self.submitter, options)
         source = source_of(items)
         name = check_job(job) if job is not None else new_job()
-        kv = Kv(self._bus, self._store, streams.JOBS)
+        kv = Kv(self._bus, self._store, streams.JOBS, GIVE_UP_S)  # as patient as a submit
         record, there = await resume.open_job(kv, name, function, self.submitter, source.total)
         known = tuple(await resume.chunks_of(self._bus, name, record)) if there else ()
         kind = offer.parameters[0] if offer is not None and offer.parameters else None

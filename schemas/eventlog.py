@@ -1,8 +1,9 @@
 """Saying events so that none is lost and saying one costs next to nothing.
 
 Events go out without asking for an answer; the last of each batch asks. The broker handles one connection's messages to
-a stream in order, so its answer confirms the batch. Without one (a reconnect, a broker that restarts) the batch is said
-again; ids made from what happened (``Nats-Msg-Id``) keep it from being stored twice within the duplicate window.
+a stream in order, so its answer confirms the batch. Without one (a reconnect, a broker that restarts, an election among
+several) each event of the batch is said again, with an answer of its own; ids made from what happened (``Nats-Msg-Id``)
+keep it from being stored twice within the duplicate window.
 
 FOG_EVENTS may be persisted a few milliseconds after it confirms. So what was confirmed lately is kept, and said again after
 every reconnect: a broker that was killed with it stores it then, any other knows it by its ids.
@@ -21,7 +22,7 @@ from schemas.bus import Bus, with_headers
 from schemas.codec import encode
 from schemas.errors import FogError
 from schemas.event import EVENTS, CloudEvent, rfc3339
-from schemas.store import Ack, Store
+from schemas.store import RETRY_S, Ack, Store
 
 log = logging.getLogger("fog.events")
 
@@ -94,12 +95,11 @@ class EventLog:
         if self._confirming is None:
             self._confirm()
 
-    def _confirm(self, again: list[tuple[str, bytes, str]] | None = None) -> None:
+    def _confirm(self) -> None:
         """Send a batch; its last message asks for the broker's answer, and is retried by the store until it comes."""
-        batch = again or list(self._pending)
-        if again is None:
-            self._pending.clear()
-            self._due = False
+        batch = list(self._pending)
+        self._pending.clear()
+        self._due = False
         if not batch:
             return
         self._confirming = batch
@@ -113,19 +113,47 @@ class EventLog:
         subject, body, key = batch[-1]
         reconnects = self._bus.reconnects
 
+        began = self._loop.time()
+
         def on_answer(answer: Ack | FogError) -> None:
             if isinstance(answer, FogError):
-                log.error("events were refused error=%s", answer.message)
-                self.lost += len(batch)
+                self._refused(answer, len(batch))
             elif self._bus.reconnects != reconnects or self._bus.dropped != lost_before:
-                self._confirm(batch)  # some of it may have gone with the old connection
+                self._confirm_each(batch)  # some of it may have gone with the old connection
                 return
-            self._confirming = None
-            self._keep(batch)
-            if self._due or len(self._pending) >= BATCH:
-                self._confirm()
+            elif self._loop.time() - began >= RETRY_S:
+                self._confirm_each(
+                    batch
+                )  # perhaps only the last was said again, to a leader that had not heard the rest
+                return
+            self._confirmed(batch)
 
         self._store.post(subject, body, key, on_answer)
+
+    def _confirm_each(self, batch: list[tuple[str, bytes, str]]) -> None:
+        """Say every event of a batch with an answer of its own: what was stored before is known by its id."""
+        left = len(batch)
+
+        def on_answer(answer: Ack | FogError) -> None:
+            nonlocal left
+            left -= 1
+            if isinstance(answer, FogError):
+                self._refused(answer, 1)
+            if not left:
+                self._confirmed(batch)
+
+        for subject, body, key in batch:
+            self._store.post(subject, body, key, on_answer)
+
+    def _refused(self, answer: FogError, count: int) -> None:
+        log.error("events were refused error=%s", answer.message)
+        self.lost += count
+
+    def _confirmed(self, batch: list[tuple[str, bytes, str]]) -> None:
+        self._confirming = None
+        self._keep(batch)
+        if self._due or len(self._pending) >= BATCH:
+            self._confirm()
 
     def _keep(self, batch: list[tuple[str, bytes, str]]) -> None:
         now = asyncio.get_running_loop().time()

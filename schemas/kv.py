@@ -11,6 +11,7 @@ from schemas.bus import Bus, header
 from schemas.errors import BadInput, Conflict, StoreRefused
 from schemas.store import Store
 
+READ_S, WRITE_S = 5.0, 10.0
 WRONG_LAST_SEQUENCE = (10071, 10164)
 _KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
 
@@ -24,10 +25,14 @@ class Entry(Struct, frozen=True):
 
 
 class Kv:
-    """One bucket. Writing goes through `store`, so that a retry after a lost answer is recognised as the same write."""
+    """One bucket. Writing goes through `store`, so that a retry after a lost answer is recognised as the same write.
 
-    def __init__(self, bus: Bus, store: Store, bucket: str) -> None:
+    Where the broker does not answer for `wait_s`, reading and writing raise Unreachable.
+    """
+
+    def __init__(self, bus: Bus, store: Store, bucket: str, wait_s: float | None = None) -> None:
         self._bus, self._store, self.bucket = bus, store, bucket
+        self._read_s, self._write_s = wait_s or READ_S, wait_s or WRITE_S
         self._stream = f"KV_{bucket}"
 
     def subject(self, key: str) -> str:
@@ -38,7 +43,9 @@ class Kv:
 
     async def get(self, key: str, *, even_deleted: bool = False) -> Entry | None:
         """The entry, read from the leader; None when there is none (or a delete mark, unless `even_deleted`)."""
-        message = await jetstream.get_message(self._bus, self._stream, last_by=self.subject(key))
+        message = await jetstream.get_message(
+            self._bus, self._stream, last_by=self.subject(key), timeout_s=self._read_s
+        )
         if message is None:
             return None
         # A delete mark has KV-Operation, the mark of an expiry Nats-Marker-Reason.
@@ -47,7 +54,7 @@ class Kv:
 
     async def put(self, key: str, value: bytes) -> int:
         """Write whatever was there; returns the revision."""
-        return (await self._store.put(self.subject(key), value)).seq
+        return (await self._store.put(self.subject(key), value, timeout_s=self._write_s)).seq
 
     async def create(self, key: str, value: bytes, *, ttl_s: int = 0) -> int:
         """Write only if the key is not there. Raises Conflict."""
@@ -56,7 +63,9 @@ class Kv:
             raise Conflict(f"{self.bucket}/{key} exists at revision {entry.revision}")
         return await self.update(key, value, entry.revision if entry else 0, ttl_s=ttl_s)
 
-    async def update(self, key: str, value: bytes, revision: int, *, ttl_s: int = 0, timeout_s: float = 10.0) -> int:
+    async def update(
+        self, key: str, value: bytes, revision: int, *, ttl_s: int = 0, timeout_s: float | None = None
+    ) -> int:
         """Write only if the last revision is still `revision` (0: none). Raises Conflict; returns the new revision.
 
         With `ttl_s` (whole seconds, at least 1) the entry expires by itself.
@@ -65,7 +74,7 @@ class Kv:
         if ttl_s:
             headers += b"Nats-TTL: %d\r\n" % ttl_s
         try:
-            ack = await self._store.put(self.subject(key), value, headers=headers, timeout_s=timeout_s)
+            ack = await self._store.put(self.subject(key), value, headers=headers, timeout_s=timeout_s or self._write_s)
         except StoreRefused as error:
             if error.code in WRONG_LAST_SEQUENCE:
                 raise Conflict(f"{self.bucket}/{key} is no longer at revision {revision}") from None
@@ -78,7 +87,7 @@ class Kv:
         if revision is not None:
             headers += b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % revision
         try:
-            await self._store.put(self.subject(key), b"", headers=headers)
+            await self._store.put(self.subject(key), b"", headers=headers, timeout_s=self._write_s)
         except StoreRefused as error:
             if error.code in WRONG_LAST_SEQUENCE:
                 raise Conflict(f"{self.bucket}/{key} is no longer at revision {revision}") from None
