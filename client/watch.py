@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from schemas import jetstream, streams, subjects
-from schemas.bus import Bus, Subscription
+from schemas.bus import Bus, Subscription, header
 from schemas.codec import Decoder, convert
 from schemas.errors import BadInput, FogError
 from schemas.event import EVENTS, CloudEvent, rfc3339
@@ -22,6 +22,8 @@ from schemas.task import Output
 
 BATCH = 250
 IDLE_S = 30.0  # the broker forgets the consumer of a watcher that went away after this
+# A new consumer begins so many events behind the last that came: a broker that was killed has forgotten the very last ones,
+LOOK_BACK = 1_000  # which are said again under other numbers (`schemas.eventlog`). What came before is not given twice.
 OUTPUT_HELD = 10_000  # pieces of output that may wait for a slow reader; the oldest go first
 
 _decode_event: Decoder[CloudEvent] = Decoder(CloudEvent)
@@ -33,10 +35,13 @@ class Events:
 
     def __init__(self, bus: Bus, *, kind: str = "", since: float | None = None, follow: bool = False) -> None:
         self._bus, self._filter, self._since, self._follow = bus, _filter(kind), since, follow
-        self._name = new_id("watch")
+        self._name = ""
+        self._next = 0  # the consumer's next delivery; 0: there is to be a new consumer
         self._held: deque[Message] = deque()
         self._news = asyncio.Event()
-        self._seq = 0
+        self._first = 0  # where this reading began, and
+        self._seq = 0  # the last that came
+        self._ids: dict[bytes, None] = {}  # of what came lately
         self._left = 0
         self._puller: Puller | None = None
 
@@ -48,6 +53,7 @@ class Events:
         )
         if self._follow or self._left:
             await self._puller.start()
+            self._bus.when_back(self._renew)
         while self._follow or self._left > 0:
             while self._held:
                 message = self._held.popleft()
@@ -61,34 +67,67 @@ class Events:
 
     async def close(self) -> None:
         """Stop reading."""
+        self._bus.no_longer(self._renew)
         if self._puller is not None:
             await self._puller.stop()
         await jetstream.delete_consumer(self._bus, streams.EVENTS, self._name)
 
     async def _open(self) -> None:
-        """Make the consumer, behind what was read already. Called again when the broker has lost it."""
+        """Make a consumer, behind what was read already. Called again when the broker has lost it, or deliveries of it.
+
+        Each has a name of its own: of several servers, the one that had the last may be down, and the name with it.
+        """
+        name = new_id("watch")
         config: dict[str, Any] = {
-            "name": self._name, "ack_policy": "none", "filter_subject": self._filter, "mem_storage": True,
+            "name": name, "ack_policy": "none", "filter_subject": self._filter, "mem_storage": True,
             "inactive_threshold": int(IDLE_S * streams.NS), "deliver_policy": "all",
         }  # fmt: skip
         if self._seq:
-            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self._seq + 1}
+            first = max(self._first, self._seq + 1 - LOOK_BACK)
+            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": first}
         elif self._since is not None:
             config |= {"deliver_policy": "by_start_time", "opt_start_time": rfc3339(self._since)}
         elif self._follow:
             config |= {"deliver_policy": "new"}
-        verb = f"CONSUMER.CREATE.{streams.EVENTS}.{self._name}.{self._filter}"
+        verb = f"CONSUMER.CREATE.{streams.EVENTS}.{name}.{self._filter}"
         reply = await jetstream.call(self._bus, verb, {"stream_name": streams.EVENTS, "config": config})
         self._left = int(reply.get("num_pending", 0)) + len(self._held)
+        self._name, self._next = name, 1
+        if self._puller is not None:
+            self._puller.rename(name)
+
+    def _renew(self) -> None:
+        """What was on its way when a link broke counts as delivered: a new consumer begins behind what came."""
+        self._next = 0
+        if self._puller is not None:
+            self._puller.renew()
 
     def _room(self) -> int:
         return max(0, 4 * BATCH - len(self._held))
 
     def _arrived(self, message: Message) -> None:
-        if message.seq > self._seq:
-            self._seq = message.seq
-            self._held.append(message)
+        consumer, number = message.delivery()
+        if consumer != self._name or not self._next:
+            return
+        if number != self._next:
+            self._renew()
+            return
+        self._next += 1
+        self._take(message)
         self._news.set()
+
+    def _take(self, message: Message) -> None:
+        """Keep it unless it came before: under the same number, or under another one that a killed broker had forgotten."""
+        event, seq = header(message.headers, b"Nats-Msg-Id"), message.seq
+        if event in self._ids or (not event and seq <= self._seq):
+            self._left -= 1
+            return
+        self._first, self._seq = self._first or seq, seq
+        self._held.append(message)
+        if event:
+            self._ids[event] = None
+        if len(self._ids) > 2 * LOOK_BACK:
+            del self._ids[next(iter(self._ids))]
 
 
 def read_event(data: bytes) -> CloudEvent:

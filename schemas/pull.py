@@ -39,6 +39,12 @@ class Message:
         first = 4 if len(tokens) < 12 else 6
         return int(tokens[first + 1]), int(tokens[first]), int(tokens[first + 3]) / 1e9
 
+    def delivery(self) -> tuple[str, int]:
+        """The consumer, and the number of this delivery by it: 1, 2, 3, … A gap is a delivery that was lost on its way."""
+        tokens = self.reply.split(".")
+        first = 4 if len(tokens) < 12 else 6
+        return tokens[first - 1], int(tokens[first + 2])
+
     @property
     def seq(self) -> int:
         """Its sequence in the stream."""
@@ -98,7 +104,8 @@ class Puller:
         room: Callable[[], int] | None = None,
     ) -> None:
         self._bus = bus
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._stream = stream
+        self.rename(consumer)
         self._elected = f"$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.{stream}.{consumer}"
         self._on_message = on_message
         self._batch = batch
@@ -114,6 +121,10 @@ class Puller:
         self._paused = False
         self._loop = asyncio.get_running_loop()
         bus.when_back(self.restart)
+
+    def rename(self, consumer: str) -> None:
+        """Ask another consumer from the next `restart` on; for `on_missing`, which has made it."""
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer}"
 
     async def start(self) -> None:
         """Begin to ask."""
@@ -198,11 +209,15 @@ class Puller:
             status == 503 or (status == 409 and b"Deleted" in headers) or (status == 404 and b"onsumer" in headers)
         )
         if missing:
-            if self._mending is None and not self._paused:
-                self._mending = self._loop.create_task(self._mend())
+            self.renew()
         elif status in (404, 408):
             self.ask()
         # other 409s (too many waiting, a leader change): the watch asks again
+
+    def renew(self) -> None:
+        """Have the consumer made anew (`on_missing`), and ask it."""
+        if self._mending is None and not self._paused:
+            self._mending = self._loop.create_task(self._mend())
 
     async def _mend(self) -> None:
         wait_s = MISSING_RETRY_S[0]

@@ -24,9 +24,8 @@ RETRY_S = 2.0
 SWEEP_S = 0.5
 WINDOW = 8192  # messages that may be unanswered at a time; more wait here in order
 WINDOW_BYTES = 32 << 20
-TRANSIENT = frozenset(
-    {10008, 10009, 10023, 10074, 10202}
-)  # JetStream is starting, has no leader, or is overloaded: try again
+# Try again: JetStream is starting, has no leader, or is overloaded; of several servers, the earlier try is under way.
+TRANSIENT = frozenset({10008, 10009, 10023, 10074, 10158, 10202})
 
 
 class Ack(Struct, frozen=True, gc=False):

@@ -1,7 +1,7 @@
 """The broker is killed under load, again and again: the only one, or any of three. ``make chaos KILLS=…`` says how often.
 
 What holds after each kill: whatever was acknowledged ends in exactly one result; clients, coordinator and nodes go on by
-themselves; every event is in the stream once, and a follower sees each in order.
+themselves; every event is in the stream once, and a follower sees each once.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.watch import Events
 from coordinator.broker import Broker
 from schemas import jetstream, streams, subjects
 from schemas.bus import Bus
@@ -401,3 +402,31 @@ def test_an_address_is_shown_without_the_secret_that_it_carries() -> None:
     target = Target("nats://ann:secret@one:4222,nats://ann:secret@two:4222")
     assert target.shown == "nats://one:4222,nats://two:4222"
     assert "secret" not in repr(target)
+
+
+async def test_a_reader_of_events_notices_a_delivery_that_was_lost_and_gives_each_event_once(
+    bus: Bus, store: Store
+) -> None:
+    """As when the server that it is connected to dies, and the one that has its consumer does not."""
+    events = EventLog(bus, store, "/fog/coordinator/c")
+    reading = Events(bus, since=0.0, follow=True)
+    came: list[str] = []
+
+    async def read() -> None:
+        async for event in reading:
+            came.append(event.subject)
+
+    follower = asyncio.create_task(read())
+    for number in range(6):
+        if number == 3:
+            arrived, lost = reading._arrived, [True, True]
+            assert reading._puller is not None
+            reading._puller._on_message = lambda message: lost.pop() if lost else arrived(message)
+        events.emit("task.started", f"t{number}", f"t{number}.1.started", TaskEvent(f"t{number}", "u"), 1.0)
+        await events.drain(10)
+        if number < 3:
+            await eventually(lambda number=number: len(came) == number + 1)  # type: ignore[misc]
+    await eventually(lambda: len(came) >= 6, 20.0, "every event, also those that were lost on their way")
+    assert came == [f"t{number}" for number in range(6)]
+    follower.cancel()
+    await reading.close()

@@ -133,8 +133,16 @@ async def one_node_fleet(
     coordinator = start("coordinator", *where)
     start("node", "--name", "n1", *where)
     async with client.connect(broker.url, home / "fog.creds") as fleet:
-        async with asyncio.timeout(30):
-            await fleet.submit("echo", 1, wait_for_node=True)
+
+        async def taken() -> bool:
+            """Not before the coordinator has made the streams."""
+            try:
+                return bool(await fleet.submit("echo", 1, wait_for_node=True))
+            except client.Unreachable:
+                return False
+
+        async with asyncio.timeout(60):
+            await eventually(taken, 60)
         yield fleet, broker, coordinator
 
 
