@@ -9,9 +9,9 @@ from typing import Any, TypedDict
 import msgspec
 
 from client.waiting import Waiting
-from schemas import limits, subjects
+from schemas import limits, streams, subjects
 from schemas.codec import convert, encode
-from schemas.errors import BadInput, FogError, Unreachable
+from schemas.errors import BadInput, FogError, NoRoom, StoreRefused, Unreachable
 from schemas.names import check_id, new_id
 from schemas.store import Ack, Store
 from schemas.task import CommandRun, Needs, Result, Retry, Run, Task, TaskPriority
@@ -162,4 +162,6 @@ def _plainly(error: FogError) -> FogError:
             f"the broker did not confirm the task within {GIVE_UP_S:g} s",
             hint="it may be stored all the same: see `fog tasks`",
         )
+    if isinstance(error, StoreRefused) and "maximum" in error.description:
+        return NoRoom(streams.TASKS, error)
     return error

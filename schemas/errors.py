@@ -58,6 +58,17 @@ class StoreRefused(FogError):
         return self.code == 10077 and "per subject" in self.description
 
 
+class NoRoom(StoreRefused):
+    """A stream is at a limit of its own: nothing was stored. `stream` is its name, `description` the limit's."""
+
+    def __init__(self, stream: str, refusal: StoreRefused) -> None:
+        super().__init__(refusal.subject, refusal.code, refusal.description)
+        self.stream = stream
+        self.message = f"nothing was submitted: the stream {stream} is full ({refusal.description})"
+        limit = "--max-msgs" if "messages" in refusal.description else "--max-bytes"
+        self.hint = f"submit again once tasks have ended, or give it more room: nats stream edit {stream} {limit} …"
+
+
 class Refused(FogError):
     """The coordinator or a node answered with a refusal. `code` is a stable word for scripts (``unknown-function``)."""
 

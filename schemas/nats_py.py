@@ -217,7 +217,10 @@ class RawObjects:
         try:
             await (await self._open()).put(name, data)
         except (NatsError, TimeoutError) as error:
-            raise Unreachable(f"the object store did not take {name}: {error}") from None
+            full = "maximum" in str(error)
+            stream = f"OBJ_{self._bucket}"
+            hint = f"the bucket is full: give it more room (nats stream edit {stream} --max-bytes …)" if full else ""
+            raise Unreachable(f"the object store did not take {name}: {error}", hint=hint) from None
 
     async def get(self, name: str) -> bytes | None:
         """The bytes of that name, or None."""

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from client import connect
 from coordinator.broker import Broker
-from schemas import streams
+from schemas import jetstream, limits, streams
+from schemas.errors import NoRoom
+from schemas.target import Target
 from tests.chaos.test_broker_kills import kill_the_only_broker, start_fleet_of_three
 from tests.chaos.users import users_of
 from tests.cluster import cluster, leader_of
-from tests.integration.stack import stack
+from tests.integration.stack import Stack, stack
+from tests.until import eventually
 
 
 async def test_users_go_on_by_themselves_when_the_only_broker_is_killed_and_nothing_is_lost_or_doubled(
@@ -36,3 +43,39 @@ async def test_users_go_on_by_themselves_when_the_one_of_three_brokers_is_killed
                 servers.kill(await leader_of(fleet.bus, streams.TASKS))
                 await users.goes_on(90)
                 await users.end(90)
+
+
+async def test_a_full_stream_is_named_with_what_to_do_nothing_is_half_done_and_all_goes_on_when_there_is_room(
+    target: Target, tmp_path: Path
+) -> None:
+    async with stack(target, tmp_path) as fleet, contextlib.AsyncExitStack() as stopping:
+        await fleet.coordinator()
+        await fleet.node("a")
+        sdk = await stopping.enter_async_context(connect(target.url, tmp_path / "fog.creds"))
+        await limit(fleet, streams.TASKS, max_bytes=300)
+        with pytest.raises(NoRoom, match=f"{streams.TASKS} is full .*maximum bytes") as full:
+            await sdk.submit("echo", "x" * 400)
+        assert f"nats stream edit {streams.TASKS} --max-bytes" in full.value.hint
+        assert await fleet.stored(streams.TASKS) == 0
+        await limit(fleet, streams.TASKS, max_bytes=-1)
+
+        held = int((await jetstream.stream_info(fleet.bus, streams.RESULTS))["state"]["bytes"])
+        await limit(fleet, streams.RESULTS, max_bytes=held + 10)
+        tasks = await fleet.put_all([fleet.make("echo", number) for number in range(400)])
+
+        async def node_is_full() -> bool:
+            return (await fleet.status()).tasks.get("placed") == limits.NODE_QUEUE_MAX
+
+        await eventually(node_is_full, 30.0, "a node that holds all that it may")
+        assert await fleet.stored(streams.TASKS) > 0, "no more is taken in than nodes can hold"
+        assert not set(fleet.ended) & set(tasks)
+        await limit(fleet, streams.RESULTS, max_bytes=limits.RESULTS_BYTES)
+        await fleet.all_results(tasks, 60.0)
+        await fleet.nothing_left(30.0)
+        assert not fleet.doubled and {fleet.results[task].attempts for task in tasks} == {1}
+
+
+async def limit(fleet: Stack, stream: str, **settings: int) -> None:
+    """As an operator sets it."""
+    there = (await jetstream.stream_info(fleet.bus, stream))["config"]
+    await jetstream.call(fleet.bus, f"STREAM.UPDATE.{stream}", {**there, **settings})
