@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from schemas import limits
+from tests.sim.invariants import FREEZE_BOUND_S, KILL_BOUND_S
 
 
 class Plan(Struct, frozen=True):
@@ -119,9 +120,12 @@ class Faults:
         long = rng.choice((0.3, 1.5, 3.0, 8.0, 25.0)) * rng.uniform(0.5, 1.5)
         self.world.note("FAULT", f"{process.name} {what} {long:.2f} s")
         if what == "killed":
+            self.world.invariants.about_to_fail(process, KILL_BOUND_S)
             process.kill()
             self.world.timeline.after(long, process.start)
         elif what == "stalled":
+            if long > FREEZE_BOUND_S + 1:
+                self.world.invariants.about_to_fail(process, FREEZE_BOUND_S)
             process.stall(long)
         else:
             process.isolate(long, silent=what == "silent")

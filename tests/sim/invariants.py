@@ -14,12 +14,15 @@ from coordinator.core.record import Life
 from node.core.attempts import Attempt
 from schemas import limits
 from schemas.subjects import WAITING
-from schemas.task import ResultHead, ResultState
+from schemas.task import ResultHead, ResultState, Work
 from tests.sim.streams import Stored, Stream
 
-KILL_BOUND_S = 3.0  # from a kill to its tasks' next placement, in a world where nothing else is wrong
+KILL_BOUND_S = 3.0  # from a kill to its tasks' next placement, where nothing else is wrong
+FREEZE_BOUND_S = 20.0  # the same from a freeze: the announced gap with its grace, and two beats more
+SETTLED_S = 15.0  # a node that was left in peace for so long is at home
 QUIET_S = 45.0  # what happened longer ago explains nothing
 _result = msgspec.json.Decoder(ResultHead).decode
+_work = msgspec.json.Decoder(Work).decode
 
 
 class Violation(Exception):
@@ -48,7 +51,7 @@ class Invariants:
         self.node_terms: dict[tuple[str, int], int] = {}
         self.stored_at: dict[int, tuple[str, str]] = {}  # every WORK sequence there ever was → node, task
         self.ends: dict[str, set[str]] = {}
-        self.exclusive: frozenset[str] = frozenset()
+        self.counts: Counter[str] = Counter()
 
     def broken(self, rule: str, what: str) -> None:
         """Stops the world."""
@@ -123,13 +126,49 @@ class Invariants:
         for key in [k for k in self.cancelled_at if k[0] == node]:
             del self.cancelled_at[key]
 
-    def commanded(self, node: str, boot: int, verb: str, command: Any, answer: Any, desk: Any) -> None:
-        """A node carried out (or refused) a command."""
+    def commanded(self, node: str, verb: str, command: Any, answer: Any, held: dict[str, int]) -> None:
+        """A node carried out (or refused) a command; `held` are the placements that it had of what the command names."""
+        if answer.ok and verb == "cancel":
+            for task, placement in held.items():
+                self.cancelled_at[(node, task)] = (placement, self.world.timeline.now)
         self.world.note("command", f"{node} {verb} term {command.term} {command.task} {command.tasks} ok={answer.ok}")
         seen = self.node_terms.get((node, self.world.nodes[node].lives), 0)
         if answer.ok and command.term < seen:
             self.broken("old term", f"{node} carried out {verb} of term {command.term} after one of {seen}")
         self.node_terms[(node, self.world.nodes[node].lives)] = max(seen, command.term)
+
+    def about_to_fail(self, process: Any, bound_s: float) -> None:
+        """A node that was left in peace is killed, or frozen for longer than the bound: what it holds moves within that."""
+        world = self.world
+        desk = getattr(process, "desk", None)
+        if desk is None or not process.well or self._age_s(process) < SETTLED_S or not self._calm():
+            return
+        held = [(a.task.id, a.placement) for a in desk.held.values()]
+        world.timeline.after(bound_s, self._moved, process.name, process.lives, held, max(self.terms))
+
+    def _age_s(self, process: Any) -> float:
+        return float(self.world.timeline.now - process.touched_at)
+
+    def _calm(self) -> bool:
+        """Nothing is wrong with the broker, or with the coordinator that acts."""
+        acting = [c for c in self.world.coordinators if c.acting is not None and c.acting.state.term]
+        return (
+            len(acting) == 1 and acting[0].well and min(self.world.broker_quiet_s(), self._age_s(acting[0])) > SETTLED_S
+        )
+
+    def _moved(self, name: str, lives: int, held: list[tuple[str, int]], term: int) -> None:
+        if self.world.faults.over or not self._calm() or max(self.terms) != term:
+            return
+        state = next(c.acting.state for c in self.world.coordinators if c.acting is not None and c.acting.state.term)
+        if state.hold is not None or self.world.submitter.name == name:
+            return
+        self.counts["moves judged"] += len(held)
+        for task_id, placement in held:
+            task = state.tasks.get(task_id)
+            same = task is not None and task.history.placement == placement
+            gone = self.world.nodes[name].lives == lives or not self.world.nodes[name].well
+            if same and gone and task.state is Life.PLACED and task.bound == name:
+                self.broken("moved in time", f"{task_id}.{placement} still lies at {name}, which is gone")
 
     # Coordinators.
 
@@ -186,15 +225,18 @@ class Invariants:
         desk = node.desk
         if desk is None or not node.well:
             return
-        if any(a.task.id == data.task and a.placement == data.placement for a in desk.everything()):
-            self.broken("missed", f"{data.task}.{data.placement} is called missing at {data.node}, which holds it")
+        holds = any(a.task.id == data.task and a.placement == data.placement for a in desk.everything())
         stream = self.world.broker.named["FOG_WORK"]
-        lying = [m for m in stream.by_key.get(data.node, {}).values() if m.subject.endswith("." + data.task)]
         consumer = stream.of_key.get(data.node)
-        for message in lying:
-            if consumer is None or message.seq not in consumer.counts:
+        for message in stream.by_key.get(data.node, {}).values():
+            if (
+                not message.subject.endswith("." + data.task)
+                or self.world.broker.clock() - message.at > 2 * limits.HEARTBEAT_S
+            ):
+                continue  # what lay there for two beats may come (again) in the very moment in which it is given up
+            if holds or consumer is None or message.seq not in consumer.counts:
                 self.broken(
-                    "missed", f"{data.task}.{data.placement} is called missing at {data.node} before it got there"
+                    "missed", f"{data.task}.{data.placement} is called missing at {data.node} before it was there"
                 )
 
     def accounts(self, state: Coordinator) -> None:
@@ -222,13 +264,20 @@ class Invariants:
         if missing:
             return f"{len(missing)} without a result: {', '.join(missing[:5])}"
         for stream in world.broker.streams.values():
-            if stream.queue and stream.messages:
-                lying = [m.subject for m in list(stream.messages.values())[:5]]
-                return f"{len(stream.messages)} left in {stream.name}: {', '.join(lying)}"
+            lying = [m.subject for m in stream.messages.values() if stream.queue and not self._of_the_deposed(m)]
+            if lying:
+                return f"{len(lying)} left in {stream.name}: {', '.join(lying[:5])}"
         states = [c.acting.state for c in world.coordinators if c.acting is not None and c.acting.state.term]
         if len(states) != 1:
             return f"{len(states)} coordinators act"
         return self._books(states[0])
+
+    def _of_the_deposed(self, message: Stored) -> bool:
+        """What a deposed coordinator had written, and the broker stored only once its successor had read WORK. Of a task that
+        is over, in ``_waiting``, it does no harm and is removed at the next takeover."""
+        if message.key != WAITING or message.subject.rpartition(".")[2] not in self.results:
+            return False
+        return bool(_work(message.data).term < max(self.terms))
 
     def _books(self, state: Coordinator) -> str:
         if state.tasks:
@@ -245,6 +294,3 @@ class Invariants:
             return f"{state.parked} are parked"
         held = [n.name for n in self.world.nodes.values() if n.desk is not None and list(n.desk.everything())]
         return f"{held[0]} holds something" if held else ""
-
-
-__all__ = ["WAITING", "Invariants", "Violation"]

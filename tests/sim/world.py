@@ -159,7 +159,7 @@ class World:
         return Report(
             self.seed, problem.rule if problem else "", str(problem or ""), tuple(self.last) if problem else (),
             self.timeline.now, self.timeline.events, len(found.acked), sum(found.begun.values()), len(found.terms),
-            dict(self.faults.counts), self.timeline.now - self.plan.trouble_s,
+            dict(self.faults.counts + found.counts), self.timeline.now - self.plan.trouble_s,
         )  # fmt: skip
 
     def _processes(self) -> list[Process]:
@@ -182,10 +182,11 @@ class World:
             return wanted
 
         def carry_out(orders: Any, verb: str, data: bytes) -> Any:
-            answer = real_carry(orders, verb, data)
             command = node.orders._command(data)
-            context = orders._context
-            found.commanded(context.node, context.boot, verb, command, answer, orders._desk)
+            desk = orders._desk.held
+            held = {t: desk[t].placement for t in (command.task, *command.tasks) if t in desk}
+            answer = real_carry(orders, verb, data)
+            found.commanded(orders._context.node, verb, command, answer, held)
             return answer
 
         def accept(member: Any, answer: Any, said: Any) -> None:
