@@ -45,14 +45,17 @@ async def serve(args: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Parse, run, and say errors in one line; the exit code is 125 for fogfleet's own failures."""
+    """Parse, run, and say an error once, in one line; the exit code is 125 for fogfleet's own failures."""
     args = parser().parse_args()
     logs.setup("coordinator", args.log_level, args.json_logs or None)
     try:
         loop.run(serve(args))
     except FogError as error:
-        logging.getLogger("fog.coordinator").error("stopped", extra=logs.fields(error=error.message))
-        print(f"fog coordinator: {error}", file=sys.stderr)
+        if args.json_logs or os.environ.get("FOG_LOG_JSON"):  # there, every line is an object
+            log = logging.getLogger("fog.coordinator")
+            log.error("stopped", extra=logs.fields(error=error.message, hint=error.hint))
+        else:
+            print(f"fog coordinator: {error}", file=sys.stderr)
         return OWN_FAILURE
     return 0
 

@@ -36,6 +36,15 @@ def test_every_command_has_help_of_its_own(name: str, tmp_path: Path) -> None:
     assert done.stdout.startswith(f"usage: fog {name}")
 
 
+@pytest.mark.parametrize("options", [[], ["--json-logs"]])
+def test_a_coordinator_that_cannot_start_says_why_once(options: list[str], tmp_path: Path) -> None:
+    done = fog("coordinator", "--creds", str(tmp_path / "absent.creds"), *options, home=tmp_path)
+    assert done.returncode == 125
+    assert done.stderr.count("absent.creds") == 1, done.stderr
+    if options:
+        assert json.loads(done.stderr)["level"] == "error"
+
+
 def test_an_unknown_command_is_125(tmp_path: Path) -> None:
     done = fog("nodez", home=tmp_path)
     assert (done.returncode, done.stdout) == (125, "")
