@@ -177,6 +177,8 @@ class Api:
             self._hand_on(ev.CancelAsked(request.task, request.submitter, request.reason))
             return api.Done("cancelled")
         ended, stored = await self._look_up(request.task)
+        if ended is not None and await self._cancel_parts(ended, request.reason):
+            return api.Done("cancelled")
         if ended is not None:
             raise Refusal("done", f"{request.task} has ended already: {ended.state.value}", field="task")
         if stored is None:
@@ -186,6 +188,20 @@ class Api:
         head, source, _ = stored
         self._hand_on(ev.CancelAsked(request.task, head.submitter, request.reason, source))
         return api.Done("cancelled")
+
+    async def _cancel_parts(self, whole: ResultHead, reason: str) -> bool:
+        """Cancel what a chunk was split into, where that was another coordinator's doing. False when none of it is left."""
+        any_left = False
+        for part in whole.parts:
+            if part in self._state.tasks or part in self._state.parts:
+                self._hand_on(ev.CancelAsked(part, whole.submitter, reason))
+                any_left = True
+                continue
+            ended, stored = await self._look_up(part)
+            if stored is not None:
+                self._hand_on(ev.CancelAsked(part, stored[0].submitter, reason, stored[1]))
+            any_left |= stored is not None or (ended is not None and await self._cancel_parts(ended, reason))
+        return any_left
 
     async def _look_up(self, task: str) -> tuple[ResultHead | None, tuple[TaskHead, ev.Source, str] | None]:
         """Where a task is that the core does not hold: its result, or its message in FOG_TASKS."""

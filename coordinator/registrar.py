@@ -112,7 +112,13 @@ class Registrar:
         entry = await self._kv.get(node, even_deleted=True)
         if entry is None:
             return None, 0
-        return None if entry.deleted else self._record(entry.value), entry.revision
+        if entry.deleted:
+            return None, entry.revision
+        try:
+            return self._record(entry.value), entry.revision
+        except BadInput as error:  # whoever has it registers anew: nothing else would ever mend it
+            self._bad.add("node", f"{self._kv.bucket}/{node}", str(error))
+            return None, entry.revision
 
     async def store(self, record: NodeRecord, revision: int, reply: str) -> None:
         """Write a node's record by compare-and-set; on a conflict read again, and have it judged again."""

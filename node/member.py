@@ -6,7 +6,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -23,6 +24,7 @@ from schemas.logs import fields
 from schemas.membership import AllReport, Heartbeat, Held, Register, Registered
 
 log = logging.getLogger("fog.node.member")
+T = TypeVar("T")
 
 ASK_S = 3.0  # for the answer to one registration request
 CHALLENGES_MAX = 3  # signed in one try
@@ -78,7 +80,7 @@ class Member:
 
     def on_term(self, term: int, spread_s: float = 0.0) -> None:
         """A coordinator of `term` spoke: one that this node has not registered with gets a registration, within `spread_s`."""
-        if term > self._registered_term and term > self._asked_term and self._context.boot:
+        if term > self._registered_term and term > self._asked_term:
             self._asked_term = term
             self.again(random.uniform(0, min(max(0.0, spread_s), SPREAD_MAX_S)))
 
@@ -121,16 +123,37 @@ class Member:
         while True:
             held = self._desk.report()
             try:
-                answer = await self._ask(held=held)
-                break
+                answer = await self._unless_woken(self._ask(held=held))
+                if answer is not None:
+                    break
+                attempt = 0
+                await asyncio.sleep(self._delay_s)
+                continue
             except (Unreachable, BadInput) as error:
                 if not told:
                     told = True
                     why = "there is no coordinator yet" if isinstance(error, NoResponders) else error.message
                     log.warning("waiting to be registered", extra=fields(node=self._context.node, reason=why))
                 attempt += 1
-                await asyncio.sleep(random.uniform(0, min(RETRY_S[1], RETRY_S[0] * 2.0 ** min(attempt, 10))))
+                wait_s = random.uniform(0, min(RETRY_S[1], RETRY_S[0] * 2.0 ** min(attempt, 10)))
+            if await self._unless_woken(asyncio.sleep(wait_s, True)) is None:
+                attempt = 0
+                await asyncio.sleep(self._delay_s)
         self._accept(answer, held)
+
+    async def _unless_woken(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What `work` gives, or None once `again` is called: a coordinator that has just taken over is asked at once, whoever
+        was asked before and however long ago that was."""
+        doing, waking = asyncio.ensure_future(work), asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait({doing, waking}, return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                return doing.result()
+            self._wake.clear()
+            return None
+        finally:
+            doing.cancel()
+            waking.cancel()
 
     async def _ask(self, held: tuple[Held, ...]) -> Registered:
         context = self._context

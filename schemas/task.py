@@ -316,6 +316,7 @@ class ResultHead(Struct, frozen=True, gc=False):
     input_bytes: int = 0
     exit_code: int | None = None
     errors: tuple[AttemptError, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 class Output(Struct, frozen=True, gc=False, omit_defaults=True):

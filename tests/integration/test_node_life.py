@@ -404,9 +404,9 @@ async def test_a_daemon_that_is_told_to_go_stores_a_large_result_first(fleet: Fl
     task = await fleet.place(FunctionRun("large"))
     await until(lambda: fleet.events)
     node.send_signal(signal.SIGTERM)
-    result = await fleet.result(task)
+    result = await fleet.result(task, 60.0)
     assert result.blob is not None and result.blob.size == 64 << 20
-    await until(lambda: node.poll() is not None)
+    await until(lambda: node.poll() is not None, 60.0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -12,6 +12,7 @@ import pytest
 from msgspec import Raw
 
 from node import intake
+from node import member as member_module
 from node.blobs import Blobs
 from node.core.attempts import Attempt, Place, attempt_of
 from node.core.desk import Desk
@@ -24,10 +25,12 @@ from node.member import Member
 from node.orders import Orders
 from node.runners.frames import PAYLOAD_MAX, Failed, Finished, Printed, Progressed
 from schemas.device import DeviceCapabilities
-from schemas.errors import BadInput, FogError, Unreachable
+from schemas.errors import BadInput, FogError, NoResponders, Unreachable
 from schemas.loop import run
+from schemas.membership import Registered
 from schemas.task import Blob, FileArg, FunctionRun, History, Task, Work
 from tests.integration.node_fleet import ROOT, until
+from tests.until import eventually
 
 MARK = """
 import time
@@ -229,6 +232,37 @@ async def test_a_look_at_the_device_that_fails_is_not_the_end_of_the_daemon() ->
     async with asyncio.timeout(2):
         await member._until_changed()
     assert looks == 3
+
+
+async def test_a_node_that_waits_to_be_registered_asks_a_new_coordinator_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether it waits for its next try, or for the answer of one that was killed before it gave it."""
+    asked, accepted = 0, []
+
+    async def ask(held: object) -> Registered:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise NoResponders("nobody answers")
+        if asked == 2:
+            await asyncio.Event().wait()
+        return Registered(boot=1, term=9)
+
+    monkeypatch.setattr(member_module, "RETRY_S", (1000.0, 1000.0))
+    monkeypatch.setattr(member_module.random, "uniform", lambda _least, most: most)
+    desk: Any = SimpleNamespace(report=tuple)
+    other: Any = SimpleNamespace(node="n1", boot=0)
+    member = Member(other, desk, other, DeviceCapabilities(), other, other, 1.0, lambda _gone: None)
+    member._ask = ask  # type: ignore[method-assign]
+    member._accept = lambda answer, _said: accepted.append(answer.term)  # type: ignore[method-assign]
+    registering = asyncio.ensure_future(member._register())
+    await eventually(lambda: asked == 1)
+    member.on_term(8)
+    await eventually(lambda: asked == 2, what="the coordinator of term 8 is asked")
+    member.on_term(9)
+    await asyncio.wait_for(registering, 10)
+    assert accepted == [9]
 
 
 def test_a_key_that_is_gone_is_told_by_the_name_of_its_file(tmp_path: Path) -> None:

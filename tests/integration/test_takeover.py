@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from msgspec import structs
 
+from client.api import Api as ClientApi
 from coordinator import acting as acting_module
 from coordinator import lease as lease_module
 from coordinator import takeover
@@ -34,7 +35,7 @@ from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus
 from schemas.codec import Decoder, encode
 from schemas.device import DeviceCapabilities, DeviceState
-from schemas.errors import Unreachable
+from schemas.errors import Refused, Unreachable
 from schemas.kv import Kv
 from schemas.membership import AllReport, NodeRecord, Offer, Register
 from schemas.store import Store
@@ -481,6 +482,22 @@ async def _ends_told(terms: Terms, tasks: list[str]) -> bool:
     return [msgspec.json.decode(message.data)["subject"] for message in found] == tasks
 
 
+async def test_a_cancel_reaches_the_parts_of_a_chunk_that_an_earlier_term_split(terms: Terms) -> None:
+    """Only the chunk's result names them, and that of a part that was split again names its own."""
+    for name, parts in (("whole", ("p1", "p2")), ("p1", ("p3", "p4")), ("p3", ())):
+        await terms.store.put(subjects.result(ME, name), encode(structs.replace(_succeeded(name), parts=parts)))
+    for name in ("p2", "p4"):
+        await terms.submit(task_of(name))
+    await terms.start(1)
+    api = ClientApi(terms.bus)
+    await api.cancel("whole", ME, "no need")
+    for name in ("p2", "p4"):
+        await eventually(partial(_has_result, terms, name), what=f"the end of {name}")
+        assert (await terms.result(name) or _succeeded(name)).state is ResultState.CANCELLED
+    with pytest.raises(Refused, match="ended already"):
+        await api.cancel("whole", ME, "again")
+
+
 # Nodes' records and removals
 
 
@@ -512,6 +529,15 @@ async def test_a_node_that_signed_the_last_ones_challenge_is_given_one_to_sign(t
     assert (anew.error, anew.boot) == ("", 0)
     assert anew.challenge not in ("", given.challenge)
     assert (await node._ask(terms.bus, anew.challenge)).boot == 1
+
+
+async def test_a_node_whose_record_cannot_be_read_is_taken_in_anew(terms: Terms) -> None:
+    await Kv(terms.bus, terms.store, streams.NODES).put("player-00007", b'{"node": 7}')
+    made, _ = await terms.start(1)
+    node = Player(7)
+    await node.register(terms.bus)
+    assert node.boot == 1
+    assert made.inbound.bad.counts["node"] == 2, "while taking over, and now"
 
 
 async def test_a_registration_that_fails_leaves_nothing_open(terms: Terms) -> None:
