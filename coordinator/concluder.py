@@ -64,18 +64,18 @@ class Concluder:
         self._refused[task] = source
         self.conclude(Conclude(task, submitter, ResultState.FAILED, reason))
 
-    def _ended(self, task: str, refused: bool) -> None:
+    def _ended(self, task: str, placement: int, refused: bool) -> None:
         self._recording.discard(task)
         if task in self._refused:
             self._remove(self._refused.pop(task))
-        self._over(Concluded(task, refused=refused))
+        self._over(Concluded(task, refused=refused, placement=placement))
 
 
 class _Post:
     """One result on its way."""
 
     def __init__(self, by: Concluder, result: Result) -> None:
-        self._by, self._task = by, result.task
+        self._by, self._task, self._placement = by, result.task, result.placement
         self._subject = subjects.result(result.submitter, result.task)
         self._data = encode(result)
         self._msg_id = f"{result.task}.{result.state.value}"
@@ -86,9 +86,10 @@ class _Post:
         by._store.post(self._subject, self._data, self._msg_id, self._answered, headers=by._fence.headers())
 
     def _answered(self, answer: Ack | FogError) -> None:
-        refused = isinstance(answer, StoreRefused) and answer.exists
+        # A duplicate may be of an earlier end of a task that came again: RESULTS is to be asked, as where it was refused.
+        refused = (isinstance(answer, StoreRefused) and answer.exists) or (isinstance(answer, Ack) and answer.duplicate)
         if refused or isinstance(answer, Ack):
-            self._by._ended(self._task, refused)
+            self._by._ended(self._task, self._placement, refused)
             return
         if not outdated(answer):
             log.error("a result was not stored", extra=fields(task=self._task, error=str(answer)))

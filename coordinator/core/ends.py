@@ -216,7 +216,8 @@ def concluded(state: Coordinator, event: Concluded, now: float, out: Out) -> Non
     task = state.tasks.get(event.task)
     if task is None or task.state is not Life.CONCLUDING:
         return
-    if not event.refused and task.own is not None:
+    # Of another placement it is an old word about what was forgotten and came again: RESULTS tells which result counts.
+    if not event.refused and task.own is not None and task.own.placement == event.placement:
         finish(state, task, task.own, now, out)
         return
     task.to(Life.ASKING, now)

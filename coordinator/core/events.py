@@ -95,10 +95,11 @@ class SplitEnded(Struct, frozen=True):
 
 
 class Concluded(Struct, frozen=True):
-    """RESULTS answered a result of our own: stored, or `refused` since another was there first."""
+    """RESULTS answered a result of our own, that of `placement`: stored, or `refused` since another was there first."""
 
     task: str
     refused: bool = False
+    placement: int = 0
 
 
 class ResultSeen(Struct, frozen=True):

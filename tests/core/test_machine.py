@@ -113,7 +113,7 @@ class Fleet(RuleBasedStateMachine):
             self.messages.pop(action.source.seq, None)
         elif isinstance(action, a.Conclude):
             stored = self.result(ResultHead(action.task, action.submitter, action.state, action.node, action.placement))
-            self.due.append(e.Concluded(action.task, refused=not stored))
+            self.due.append(e.Concluded(action.task, refused=not stored, placement=action.placement))
         elif isinstance(action, a.AskResults):
             self.due.append(e.ResultsAsked({t: self.results.get(t) for _, t in action.tasks}))
         elif isinstance(action, a.StoreNode):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from coordinator.core import actions as a
 from coordinator.core import events as e
 from coordinator.core import tune
@@ -694,3 +696,22 @@ def test_a_result_that_the_node_stored_before_it_died_counts() -> None:
     w.kill("n1")
     assert w.states() == {}
     assert not [line for line in w.log if line.startswith("place t1.2")]
+
+
+def test_an_old_word_about_a_forgotten_end_is_not_taken_for_that_of_a_later_one() -> None:
+    """A cancelled task comes again after its id was forgotten, is cancelled again, and the first answer comes once more."""
+    w = World()
+    w.hold = True
+    arrived = w.arrive("t1", "unknown")
+    w.feed(arrived)
+    w.feed(e.CancelAsked("t1", "ann"))
+    first = w.state.tasks["t1"].own
+    assert first is not None
+    w.release()
+    w.state.done.clear()
+    w.hold = True
+    w.feed(replace(arrived, maybe_done=True))
+    w.feed(e.CancelAsked("t1", "ann"))
+    said = w.feed(e.Concluded("t1", refused=False, placement=first.placement))
+    assert said == ["ask t1"]
+    assert w.release()[-2:] == ["emit task.cancelled t1.1.cancelled", "forget t1"]

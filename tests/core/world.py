@@ -115,7 +115,7 @@ class World:
                 action.task, action.submitter, action.state, action.node, action.placement, reason=action.reason
             )
             refused = self.results.setdefault(action.task, head) is not head
-            return [e.Concluded(action.task, refused)]
+            return [e.Concluded(action.task, refused, action.placement)]
         if isinstance(action, a.AskResults):
             return [e.ResultsAsked({t: self.results.get(t) for _, t in action.tasks}, action.asked_at)]
         if isinstance(action, a.StoreNode):
