@@ -17,7 +17,7 @@ from functools import partial
 from coordinator import takeover
 from coordinator.api import Api
 from coordinator.bodies import Bodies
-from coordinator.clock import Clock, ticks
+from coordinator.clock import Clock
 from coordinator.consumers import Consumers, drop_old_consumers
 from coordinator.core import events as ev
 from coordinator.core.actions import Action
@@ -38,6 +38,7 @@ from schemas.membership import AllReport
 from schemas.pull import Message
 from schemas.store import Store
 from schemas.task import TaskPriority
+from schemas.ticks import ticks
 
 log = logging.getLogger("fog.coordinator")
 

@@ -139,7 +139,7 @@ class Inbound:
         """An outcome is removed: what it told is stored elsewhere, or of no use."""
         self.outcome_bytes -= self._outcomes.pop(seq, 0)
 
-    def beat(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
+    def beat(self, subject: str, reply: str, data: bytes, _headers: bytes) -> None:
         """A heartbeat. Its subject is what the broker lets a node publish on, so it must be the node that it names."""
         try:
             beat = self._beat(data)
@@ -148,7 +148,8 @@ class Inbound:
         except BadInput as error:
             self.bad.add("heartbeat", subject, str(error))
             return
-        self._hand_on(Beat(beat))
+        # Nobody is to have us write on any subject but their own inbox.
+        self._hand_on(Beat(beat, reply if reply.startswith("_INBOX") else ""))
 
     def done(self, subject: str, _reply: str, data: bytes, headers: bytes) -> None:
         """A result that FOG_RESULTS stored. What does not carry the mark of its republishing was never stored."""

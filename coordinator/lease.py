@@ -14,7 +14,6 @@ import math
 import random
 from datetime import datetime
 
-from coordinator.clock import ticks
 from schemas import jetstream, limits, streams
 from schemas.bus import Bus, header
 from schemas.codec import Decoder, encode
@@ -23,6 +22,7 @@ from schemas.kv import Kv
 from schemas.logs import fields
 from schemas.membership import Holder
 from schemas.store import Store
+from schemas.ticks import ticks
 
 log = logging.getLogger("fog.lease")
 

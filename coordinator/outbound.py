@@ -93,6 +93,7 @@ class Outbound:
             act.StoreNode: lambda a: self._spawn(self._registrar.store(a.record, a.revision, a.reply)),
             act.DropNode: lambda a: self._spawn(self._registrar.drop(a.node, a.revision)),
             act.Answer: lambda a: self._registrar.answer(a.reply, a.registered),
+            act.Renew: lambda a: self._bus.publish(a.reply, encode(a.renewed)),
             act.Log: _log,
             act.WakeAt: lambda a: self._wake_at(a.at),
         }

@@ -21,6 +21,7 @@ from node.executor import Executor
 from node.identity import Identity
 from node.intake import Intake
 from node.kept import Folder
+from node.leaser import Leaser
 from node.member import Member
 from node.orders import Orders
 from node.outbox import Outbox
@@ -123,7 +124,8 @@ class Daemon:
                 self._look_again, self._settings.look_again_s, self._on_registered,
             )  # fmt: skip
             self._orders = orders = Orders(context, desk, executor, recorder, member.beat, member.on_term)
-            self._intake = Intake(context, desk, executor, recorder, blobs)
+            self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
+            self._intake = Intake(context, desk, executor, recorder, blobs, self._leaser.arrived)
             self._registered = asyncio.Event()
             await orders.start()
             await member.start()
@@ -223,6 +225,7 @@ class Daemon:
         await self._intake.stop()
         self._member.beat()
         self._member.stop()
+        self._leaser.stop()
         log.info("left", extra=fields(node=context.node, after_s=round(time.monotonic() - begun, 1), stored=stored))
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from node.core.attempts import Attempt
 from node.core.desk import Desk
-from node.core.endings import CANCELLED, DROPPED, TIMEOUT
+from node.core.endings import CANCELLED, DROPPED, LEASE_OVER, TIMEOUT
 from node.core.lanes import Lane
 from node.runners.frames import (
     Call,
@@ -28,6 +28,7 @@ from node.runners.pool import Pool
 from node.runners.runner import Runner
 from schemas.logs import fields
 from schemas.task import CommandRun, FunctionRun
+from schemas.ticks import ticks
 
 log = logging.getLogger("fog.node.executor")
 
@@ -80,7 +81,7 @@ class Executor:
 
     def _pump(self) -> None:
         self._pumping = False
-        for lane, attempts in self.desk.assign():
+        for lane, attempts in self.desk.assign(ticks()):
             runner = self._runners.get(lane.number)
             if runner is None:
                 try:
@@ -90,6 +91,8 @@ class Executor:
                     continue
                 runner.lane = lane
                 self._runners[lane.number] = runner
+            if attempts[0].task.exclusive:
+                runner.lease(attempts[0].leased_until)
             runner.send([self._message_for(attempt) for attempt in attempts])
             if lane.since is None and runner.ready:
                 self._begin(lane)
@@ -148,6 +151,8 @@ class Executor:
             self._sink.started(following)
         else:
             del self._runners[lane.number]
+            if head.task.exclusive:
+                runner.lease(0.0)
             self.pool.give_back(runner)
         self._moved()
 
@@ -158,6 +163,8 @@ class Executor:
         runner.lane = None
         self._runners.pop(lane.number, None)
         began = lane.since is not None
+        if lane in self.desk.unleased(ticks()):  # it stopped by itself, while this process stood still
+            self.desk.doom(lane, LEASE_OVER)
         if self.desk.acquit(lane):
             log.warning("a runner died", extra=fields(how=how))
             self._moved()
@@ -212,6 +219,18 @@ class Executor:
         back = self.desk.unline(lane)
         if back:
             self._runners[lane.number].send([Withdraw(tuple(attempt.key for attempt in back))])
+
+    def leased(self, attempt: Attempt) -> None:
+        """Its lease was renewed: its runner is told, which ends by itself should this process stand still."""
+        lane = self.desk.lane_of(attempt.task.id)
+        if lane is not None and lane.line[0] is attempt:
+            self._runners[lane.number].lease(attempt.leased_until)
+
+    def stop_unleased(self) -> None:
+        """Stop what runs under a lease that is over."""
+        for lane in self.desk.unleased(ticks()):
+            log.warning("an exclusive task is stopped: its lease ended", extra=fields(task=lane.line[0].task.id))
+            self._doom(lane, LEASE_OVER)
 
     def stop_all(self, why: str) -> None:
         """Stop everything that runs."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Callable
 
 from node.blobs import Blobs, inputs_of
 from node.context import Context
@@ -35,10 +36,19 @@ _head: Decoder[TaskHead] = Decoder(TaskHead)
 
 
 class Intake:
-    """The node's end of FOG_WORK."""
+    """The node's end of FOG_WORK. `on_exclusive` hears when something came that needs a lease."""
 
-    def __init__(self, context: Context, desk: Desk, executor: Executor, recorder: Recorder, blobs: Blobs) -> None:
+    def __init__(
+        self,
+        context: Context,
+        desk: Desk,
+        executor: Executor,
+        recorder: Recorder,
+        blobs: Blobs,
+        on_exclusive: Callable[[], None],
+    ) -> None:
         self._context, self._desk, self._executor = context, desk, executor
+        self._on_exclusive = on_exclusive
         self._recorder, self._blobs = recorder, blobs
         self._fetching: set[asyncio.Task[None]] = set()
         self._functions = frozenset(offer.name for offer in context.offer.functions)
@@ -181,6 +191,9 @@ class Intake:
             self._queue(attempt)
 
     def _queue(self, attempt: Attempt) -> None:
+        if attempt.task.exclusive:
+            attempt.alone = True  # its runner ends with its lease
+            self._on_exclusive()
         self._desk.queue(attempt)
         self._executor.pump()
 

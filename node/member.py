@@ -16,6 +16,7 @@ from node.core.beats import Beats, wait_s
 from node.core.desk import Desk
 from node.device import Device
 from node.identity import Identity
+from node.leaser import Leaser
 from schemas import limits, subjects
 from schemas.codec import Decoder, encode
 from schemas.device import DeviceCapabilities
@@ -57,6 +58,7 @@ class Member:
         self._capabilities = capabilities
         self._look, self._look_again_s = look, look_again_s
         self._on_registered = on_registered
+        self.leaser: Leaser | None = None  # while it wants leases, beats ask for them
         self._beats = Beats()
         self._interval_s = limits.HEARTBEAT_S
         self._due: asyncio.TimerHandle | None = None
@@ -206,7 +208,11 @@ class Member:
             return
         try:
             state = self._device.state(time.time())
-            context.bus.publish(subjects.heartbeat(context.node), encode(self._heartbeat(state_full=full, state=state)))
+            subject = subjects.heartbeat(context.node)
+            if self.leaser is not None and self.leaser.wanted:
+                self.leaser.ask(subject, lambda: encode(self._heartbeat(state_full=full, state=state)))
+            else:
+                context.bus.publish(subject, encode(self._heartbeat(state_full=full, state=state)))
         except (FogError, OSError, ValueError):
             log.exception("a heartbeat could not be made")
         wait = wait_s(self._interval_s, random.random())

@@ -80,6 +80,7 @@ API = {  # noun.verb: what is asked, what is answered
 REPLIES = {  # channel: the messages that may answer
     "register": ["Registered"],
     "node.command": ["NodeAnswer"],
+    "heartbeat": ["Renewed"],
     **{f"api.{call}": [answer, "ApiError"] for call, (_, answer) in API.items()},
 }
 _PARAMETERS = {

@@ -22,7 +22,7 @@ Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MESSAGES: tuple[type, ...] = (
     task.Task, task.Work, task.Outcome, task.Result, task.Output,
-    membership.Register, membership.Registered, membership.Heartbeat,
+    membership.Register, membership.Registered, membership.Heartbeat, membership.Renewed,
     membership.NodeCommand, membership.NodeAnswer, membership.AllReport, membership.NodeRecord,
     api.Empty, api.ListRequest, api.NodeRequest, api.TaskRequest, api.CancelRequest, api.DrainRequest,
     api.StatusReply, api.FunctionsReply, api.TroubleReply, api.NodesReply, api.NodeInfo, api.TasksReply, api.TaskInfo,

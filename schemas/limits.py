@@ -32,6 +32,13 @@ WORK_PROGRESS_S = 15.0  # a node says +WPI for held work this often: four times 
 TASKS_ACK_WAIT_S = 600.0  # the coordinator's own: its death deletes the consumer, which redelivers at once
 STARTED_EVENT_S = 0.05  # an attempt's start is said by its node once it runs this long; a quicker one's with its end
 LEASE_S = 2.0  # a coordinator's lease; renewed every LEASE_S / 4
+# Exclusive work. A node asks every third of the lease, so that two answers may fail; it has to outlast a coordinator's
+# takeover (LEASE_S, and as much again) and a reconnect (5 s and more). The node begins to stop `EXCLUSIVE_STOP_S` before the
+# end: what hears a TERM has half a second, then comes KILL. The coordinator waits `EXCLUSIVE_MARGIN_S` longer than the
+# lease: clocks that differ in speed by a tenth are still safe (EXCLUSIVE_LEASE_S / 10 < EXCLUSIVE_MARGIN_S).
+EXCLUSIVE_LEASE_S = 15.0
+EXCLUSIVE_STOP_S = 1.5
+EXCLUSIVE_MARGIN_S = 2.0
 RESULT_AGE_S = 7 * 86_400.0  # results are kept this long
 RESULT_BY_S = 6 * 86_400.0  # later than this after its submission, a result comes as an outcome and is judged
 EVENT_AGE_S = 30 * 86_400.0

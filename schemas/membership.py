@@ -108,6 +108,19 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
     outbox_since: float = 0.0
 
 
+class Renewed(Struct, frozen=True, omit_defaults=True):
+    """The answer to a heartbeat that was sent as a request, as a node does while it holds exclusive work.
+
+    The node may run each of these attempts (``[task, placement]``) until `lease_s` after it *sent* that beat, by its own
+    clock; others it may not start, and stops when what it was granted earlier ends.
+    """
+
+    term: int
+    boot: int
+    lease_s: Annotated[float, Meta(gt=0, le=3600)]
+    tasks: tuple[tuple[str, int], ...] = ()
+
+
 class NodeCommand(Struct, frozen=True, omit_defaults=True):
     """Request on ``node.<node>.<verb>``: probe, report, cancel, drain, resume, giveback. Refused when its term is old."""
 

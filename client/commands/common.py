@@ -120,13 +120,21 @@ def task_arguments(made: argparse.ArgumentParser) -> None:
         "--retries", type=int, metavar="N", help="how often a failed attempt is tried again (default 2; commands 0)"
     )
     made.add_argument(
+        "--exclusive",
+        action="store_true",
+        default=None,
+        help="never run it at two places at a time, cut-off nodes included",
+    )
+    made.add_argument(
         "--wait-for-node", action="store_true", default=None, help="keep it even if no known node offers it"
     )
 
 
 def task_options(args: argparse.Namespace) -> Any:
     """What the user said of those, as `client.submit.TaskOptions`."""
-    names = ("priority", "cores", "memory_mb", "gpu", "node", "timeout_s", "deadline_s", "retries", "wait_for_node")
+    names = (
+        "priority", "cores", "memory_mb", "gpu", "node", "timeout_s", "deadline_s", "retries", "exclusive", "wait_for_node",
+    )  # fmt: skip
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.label:
         options["labels"] = labels_of(args.label)

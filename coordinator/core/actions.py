@@ -10,7 +10,7 @@ from msgspec import Struct
 from coordinator.core.events import Source
 from schemas.chunks import Span
 from schemas.event import EventData
-from schemas.membership import NodeRecord, Registered
+from schemas.membership import NodeRecord, Registered, Renewed
 from schemas.task import AttemptError, History, ResultState
 
 
@@ -131,6 +131,13 @@ class Answer(Struct, frozen=True):
     registered: Registered
 
 
+class Renew(Struct, frozen=True):
+    """Answer a heartbeat that asks for the leases of exclusive work."""
+
+    reply: str
+    renewed: Renewed
+
+
 class Log(Struct, frozen=True):
     """A line for the operator's log; `fields` are its structured part."""
 
@@ -146,6 +153,6 @@ class WakeAt(Struct, frozen=True):
 
 
 Action = (
-    Place | Split | Remove | Conclude | AskResults | Forget | Emit | Probe | Command | StoreNode | DropNode | Answer | Log
-    | WakeAt
+    Place | Split | Remove | Conclude | AskResults | Forget | Emit | Probe | Command | StoreNode | DropNode | Answer | Renew
+    | Log | WakeAt
 )  # fmt: skip

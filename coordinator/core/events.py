@@ -151,9 +151,10 @@ class NodeKnown(Struct, frozen=True):
 
 
 class Beat(Struct, frozen=True):
-    """A heartbeat whose subject matches the node that it names."""
+    """A heartbeat whose subject matches the node that it names. With a `reply` it asks for leases (`actions.Renew`)."""
 
     beat: Heartbeat
+    reply: str = ""
 
 
 class Disconnected(Struct, frozen=True):

@@ -9,6 +9,7 @@ from coordinator.core.accounts import reopen
 from coordinator.core.actions import Answer, Command, Emit, StoreNode
 from coordinator.core.drains import ask_to_resume, want_drained
 from coordinator.core.events import Beat, NodeKnown, NodeRegistering, NodeStored
+from coordinator.core.exclusive import renew
 from coordinator.core.held import check_held, sort_held
 from coordinator.core.intake import node_changed
 from coordinator.core.liveness import Cause, cause_of, change, heard, take_acks
@@ -172,6 +173,8 @@ def beat(state: Coordinator, event: Beat, now: float, out: Out) -> None:
         reopen(state, node)
     if b.held or node.attempts or node.orphans:
         check_held(state, node, b, back, now, out)
+    if event.reply:
+        renew(state, node, b, event.reply, now, out)
 
 
 def _said(node: NodeView, b: Heartbeat) -> None:

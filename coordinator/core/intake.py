@@ -13,6 +13,7 @@ from coordinator.core.classes import NOBODY, NeedsClass
 from coordinator.core.ends import drop, expire
 from coordinator.core.estimates import task_ms
 from coordinator.core.events import Source, TaskArrived, TaskUnreadable, WorkFound
+from coordinator.core.exclusive import inherited
 from coordinator.core.nodeview import NodeView
 from coordinator.core.parking import may_park, no_class, set_hopeless_aside
 from coordinator.core.placing import park
@@ -259,6 +260,7 @@ def _restore(state: Coordinator, task: TaskRecord, node_id: str, now: float) -> 
     """Put a task that was found at a node back on its books; at a node that nobody knows it is asked for and moved."""
     task.bound = node_id
     task.seq = task.source.seq
+    inherited(state, task, now)
     node = state.nodes.get(node_id)
     cls = classify(state, task, NOBODY, now)
     if node is None or cls is None:

@@ -12,6 +12,7 @@ from coordinator.core.actions import AskResults, Emit, Place, Remove
 from coordinator.core.classes import NOBODY
 from coordinator.core.ends import conclude, fail, finish, leave_place
 from coordinator.core.events import Placed, PlaceFailed, ResultsAsked, Source
+from coordinator.core.exclusive import holds_back, inherited
 from coordinator.core.intake import ask_first, classify, cost_of, enqueue, parked
 from coordinator.core.nodeview import NodeView
 from coordinator.core.outcomes import judge
@@ -76,6 +77,7 @@ def _placed_after_all(state: Coordinator, event: Placed, out: Out) -> None:
 def _look_again(state: Coordinator, task: TaskRecord, now: float) -> None:
     """It is not where it was to be placed. Unless RESULTS has it, it is placed anew."""
     release(state, task)
+    inherited(state, task, state.taken_over_at)
     if task.bound == WAITING:
         state.parking[task.priority] -= 1
     ask_first(state, task, now)
@@ -170,6 +172,8 @@ def not_done(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None
     if task.untold is not None:
         outcome, task.untold = task.untold, None
         judge(state, task, outcome, now, out)
+        return
+    if holds_back(state, task, now):
         return
     if task.gone is not None and task.gone[0] == task.source:
         if now - task.gone[1] > tune.GONE_S:

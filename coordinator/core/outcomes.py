@@ -90,6 +90,7 @@ def _leave_for_outcome(state: Coordinator, task: TaskRecord, out: Out) -> None:
     """Take the task from where it was: the outcome carries it whole."""
     release(state, task)
     take_out(state, task)
+    task.lease_until = 0.0  # it runs there no more
     leave_place(state, task, out)
     task.why = ()
 

@@ -47,10 +47,10 @@ class TaskRecord:
 
     __slots__ = (
         "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "gone", "head", "history", "id",
-        "in_queue", "judged", "judged_from", "last", "leftovers", "missed_in", "node", "not_before", "order", "own",
-        "park_reason", "parked", "place_failures", "placed_at", "priority", "reason", "result_by", "running",
-        "running_since", "seq", "shun_until", "shunned", "since", "source", "source_placement", "state", "stays",
-        "submitter", "undone_at", "untold", "whole", "why", "windowed",
+        "in_queue", "judged", "judged_from", "last", "lease_until", "leftovers", "missed_in", "node", "not_before",
+        "order", "own", "park_reason", "parked", "place_failures", "placed_at", "priority", "reason", "result_by",
+        "running", "running_since", "seq", "shun_until", "shunned", "since", "source", "source_placement", "state",
+        "stays", "submitter", "undone_at", "untold", "whole", "why", "windowed",
     )  # fmt: skip
 
     def __init__(self, head: TaskHead, source: Source, history: History, submitted_at: float, now: float) -> None:
@@ -90,6 +90,7 @@ class TaskRecord:
         self.reason = ""
         self.running: bool | None = None
         self.running_since = 0.0  # when a beat first said so
+        self.lease_until = 0.0  # exclusive: until then a node may run it
         self.leftovers: list[Source] | None = None
         self.last: Outcome | None = None
         self.untold: Outcome | None = None  # to be judged once RESULTS holds nothing

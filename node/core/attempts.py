@@ -14,6 +14,7 @@ class Place(Enum):
 
     FETCHING = "fetching"  # its inputs are on their way from the object store
     QUEUED = "queued"
+    UNLEASED = "unleased"  # exclusive: it waits for the lease under which it may run
     LINED = "lined"  # handed to a runner: running at the head of its line, else about to
     CLOSING = "closing"  # over; its result or outcome waits for the store's answer
     GONE = "gone"
@@ -26,7 +27,7 @@ class Attempt(Struct, eq=False):
     message. `pace` names what its duration is learned by; `items` is how many calls it is. `key` names its latest handing
     over to a runner; `inputs` are the fetched bytes of the blobs that it refers to, in order (`fetched`: some of them from
     the object store). `alone`: nothing else is to be on its runner. `final`: it is over with a result, so that the task is
-    not to be started again, whatever its number.
+    not to be started again, whatever its number. `leased_until`: an exclusive one may run until then, by the node's ticks.
     """
 
     task: Task
@@ -44,6 +45,7 @@ class Attempt(Struct, eq=False):
     fetched: bool = False
     alone: bool = False
     final: bool = False
+    leased_until: float = 0.0
 
     @property
     def placement(self) -> int:

@@ -83,13 +83,20 @@ class Desk:
 
     # Starting.
 
-    def assign(self) -> list[tuple[Lane, list[Attempt]]]:
-        """Hand out what fits now: lanes, some of them new, with the attempts to give to each one's runner, in order."""
+    def assign(self, ticks: float = 0.0) -> list[tuple[Lane, list[Attempt]]]:
+        """Hand out what fits now: lanes, some of them new, with the attempts to give to each one's runner, in order.
+
+        Exclusive ones without a lease at `ticks` step aside; `grant` puts them back.
+        """
         given: dict[int, tuple[Lane, list[Attempt]]] = {}
         while self._queue and not self.paused:
             attempt = self._queue[0][2]
             if attempt.place is not Place.QUEUED:
                 heappop(self._queue)
+                continue
+            if attempt.task.exclusive and ticks >= attempt.leased_until:
+                heappop(self._queue)
+                attempt.place = Place.UNLEASED
                 continue
             lane = self._lane_for(attempt)
             if lane is None:
@@ -126,6 +133,30 @@ class Desk:
             return self.begin(lane, now)
         self.lanes.close(lane)
         return None
+
+    # Exclusive work.
+
+    def exclusive(self) -> list[Attempt]:
+        """What is held that runs under a lease only."""
+        return [attempt for attempt in self.held.values() if attempt.task.exclusive]
+
+    def grant(self, task: str, placement: int, until: float) -> Attempt | None:
+        """It may run until then (never less than was granted before); None when it is not held under that number."""
+        attempt = self.held.get(task)
+        if attempt is None or attempt.placement != placement or not attempt.task.exclusive:
+            return None
+        attempt.leased_until = max(attempt.leased_until, until)
+        if attempt.place is Place.UNLEASED:
+            self.queue(attempt)
+        return attempt
+
+    def unleased(self, ticks: float) -> list[Lane]:
+        """Lanes that work on something exclusive whose lease is over, begun or not."""
+        return [
+            lane
+            for lane in self.lanes.open.values()
+            if lane.line and not lane.doom and lane.line[0].task.exclusive and ticks >= lane.line[0].leased_until
+        ]
 
     # Stopping.
 
@@ -246,7 +277,8 @@ class Desk:
     def waiting(self) -> list[Attempt]:
         """What is held and not handed to a runner, in the order of its turn."""
         return sorted(
-            (a for a in self.held.values() if a.place in (Place.QUEUED, Place.FETCHING)), key=lambda a: a.rank
+            (a for a in self.held.values() if a.place in (Place.QUEUED, Place.UNLEASED, Place.FETCHING)),
+            key=lambda a: a.rank,
         )
 
     def everything(self) -> Iterator[Attempt]:

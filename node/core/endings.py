@@ -11,6 +11,7 @@ from schemas.task import AttemptError, Blob, History, ItemError, MapRun, Outcome
 
 # Why what runs is stopped; any other reason hands it back.
 CANCELLED, DROPPED, TIMEOUT = "cancelled", "dropped", "timeout"
+LEASE_OVER = "it is exclusive, and its lease ended: the coordinator could not renew it in time"
 
 # An empty Raw is no JSON: msgspec leaves a field out only when it holds the default itself.
 NO_VALUE = Result("", "", ResultState.SUCCEEDED).value

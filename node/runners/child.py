@@ -1,4 +1,4 @@
-"""A runner: ``python -m node.runners.child FD [MODULE…]``, started by the daemon, which alone talks to it over socket FD.
+"""A runner: ``python -m node.runners.child FD,FD [MODULE…]``, started by the daemon, which alone talks to it over the first FD.
 
 It imports the owner's modules, says what they offer, and then does one thing at a time. Its end of the socket tells it when
 the daemon is gone: then it kills everything below itself and goes, however the daemon ended.
@@ -22,6 +22,7 @@ from typing import NoReturn
 from node.runners import tree
 from node.runners.calls import Function
 from node.runners.capture import Capture
+from node.runners.deadline import Deadline
 from node.runners.frames import (
     FRAME_MAX,
     HEAD,
@@ -41,6 +42,7 @@ from node.runners.frames import (
 from node.runners.program import run
 from node.runners.work import Stopped, call, call_each, explain, sendable
 from schemas.errors import FogError
+from schemas.ticks import ticks
 
 FLUSH_S = 0.01  # answers and output wait no longer than this
 LOOK_S = 0.005  # after a call that took longer than this, look whether the rest was withdrawn
@@ -53,8 +55,8 @@ ENDED = 143  # 128 + SIGTERM
 class Runner:
     """The process's one state: the socket, what is to do, what is to be said."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._sock, self._deadline = sock, deadline
         self._in = bytearray()
         self._todo: deque[ToRunner] = deque()
         self._out: deque[FromRunner] = deque()
@@ -258,6 +260,8 @@ class Runner:
                     os.read(self._wake_reader, 4096)
                 elif fd in pipes and not pipes[fd].drain():
                     poll.unregister(fd)  # nobody can write there any more: a function put something else in its place
+            if self._deadline.passed(ticks()):
+                self._die()  # its lease is over, and the daemon stands still
             if self._out or self._progressed is not None:
                 self._try_flush()
 
@@ -304,7 +308,8 @@ def _let_finish() -> None:
 def main() -> None:
     """Run until the daemon is gone or asks to stop."""
     _become_subreaper()
-    runner = Runner(socket.socket(fileno=int(sys.argv[1])))
+    fds = sys.argv[1].split(",")
+    runner = Runner(socket.socket(fileno=int(fds[0])), Deadline(int(fds[1])))
     try:
         runner.start(sys.argv[2:])
         runner.work()

@@ -13,6 +13,7 @@ from typing import Any
 
 from node.core.lanes import Lane
 from node.runners import tree
+from node.runners.deadline import Deadline
 from node.runners.frames import FRAME_MAX, HEAD, FromRunner, ToRunner, decode_from_runner, frame
 from schemas.procs import how_it_ended
 
@@ -21,6 +22,7 @@ log = logging.getLogger("fog.node.runner")
 RECV_MAX = 1 << 18
 GRACE_S = 0.5  # between TERM and KILL
 START_MAX_S = 300.0  # for a runner to import its modules: some are large, and some devices slow
+GUARD_S = 0.8  # after its lease a runner that the daemon has not stopped ends itself; less than EXCLUSIVE_STOP_S
 WAIT_S = 0.01  # between two looks for the exit code of a process whose socket has closed
 
 
@@ -44,6 +46,7 @@ class Runner:
         self._unsent = bytearray()
         self._stopping = False
         self._gone = False
+        self._deadline = Deadline.new()
         self._sock, self._process = self._spawn(modules)
         self.pid = self._process.pid
         self._modules = modules
@@ -60,10 +63,10 @@ class Runner:
             startup.lpAttributeList = {"handle_list": [theirs.fileno()]}
             more["startupinfo"] = startup
         else:
-            more.update(pass_fds=(theirs.fileno(),), start_new_session=True)
+            more.update(pass_fds=(theirs.fileno(), self._deadline.fd), start_new_session=True)
         # As this process was started: with -P where what lies in the current folder must not stand in for our packages.
         safe = ["-P"] if sys.flags.safe_path else []
-        argv = [sys.executable, *safe, "-m", "node.runners.child", str(theirs.fileno()), *modules]
+        argv = [sys.executable, *safe, "-m", "node.runners.child", f"{theirs.fileno()},{self._deadline.fd}", *modules]
         with theirs:
             return ours, subprocess.Popen(argv, stdin=subprocess.DEVNULL, **more)
 
@@ -78,6 +81,10 @@ class Runner:
         named = f", importing {', '.join(self._modules)}" if self._modules else ""
         self.error = f"the runner did not get ready within {START_MAX_S:g} s{named}"
         self.kill()
+
+    def lease(self, until: float) -> None:
+        """What it works on may run until these ticks; 0: as long as it takes."""
+        self._deadline.set(until + GUARD_S if until else 0.0)
 
     # Talking.
 
@@ -180,6 +187,7 @@ class Runner:
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
+        self._deadline.close()
         self._await_exit(100)
 
     def _await_exit(self, looks: int) -> None:

@@ -55,3 +55,21 @@ def family(folder: str) -> None:
         part.write_text(f"{os.getpid()} {process.stdout.readline()}")
         part.rename(Path(folder) / "pids")
         process.wait()
+
+
+JOURNAL = """
+import sys, time
+path, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+until = time.monotonic() + seconds
+with open(path, "a", buffering=1) as file:
+    while time.monotonic() < until:
+        print(name, time.monotonic(), file=file)
+        time.sleep(0.01)
+"""
+
+
+@node.function
+def journal(path: str, seconds: dict[str, float]) -> str:
+    """While it runs, a child of its own writes the node's name and the machine's time, over and over."""
+    subprocess.run([sys.executable, "-S", "-c", JOURNAL, path, HERE, str(seconds[HERE])], check=True)
+    return HERE
