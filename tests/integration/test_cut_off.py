@@ -20,15 +20,16 @@ from tests.integration.stack import stack
 from tests.proxy import Proxy, proxied
 
 OWN = '''
-import time
+import os, time
 import node
 
 @node.function
-def mark(path: str, hold_s: float = 0.0, size: int = 0) -> bytes:
-    """Leave a line when begun, so that calls can be counted, and give many bytes back after a while."""
+def mark(path: str, size: int = 0) -> bytes:
+    """Leave a line when begun, so that calls can be counted, and give many bytes back when told to go on."""
     with open(path, "a") as file:
         file.write("x")
-    time.sleep(hold_s)
+    while not os.path.exists(path + ".go"):
+        time.sleep(0.01)
     return b"y" * size
 '''
 
@@ -44,13 +45,20 @@ class Cut:
     async def start(self) -> subprocess.Popen[bytes]:
         return await self.fleet.node("n1", "--import", "own_functions", "--leave-grace-s", "0.2")
 
-    async def begin(self, hold_s: float, size: int = 0, **more: object) -> Task:
-        """A task that has begun."""
+    async def begin(self, size: int = 0, **more: object) -> Task:
+        """A task that has begun, and ends after `cut`."""
         before = self.runs()
-        args = f'["{self.marks}", {hold_s}, {size}]'.encode()
+        args = f'["{self.marks}", {size}]'.encode()
         task = await self.fleet.place(FunctionRun("mark", Raw(args)), **more)
         await until(lambda: self.runs() > before, what=f"it runs; {self.fleet.log()}")
         return task
+
+    async def cut(self, end: bool = True) -> None:
+        """The link is cut, the node knows it, and only then what runs ends."""
+        self.proxy.cut()
+        await until(lambda: "the broker is gone" in self.fleet.log(), what="the node sees it")
+        if end:
+            self.marks.with_name("marks.go").touch()
 
     def runs(self) -> int:
         return len(self.marks.read_text()) if self.marks.exists() else 0
@@ -80,10 +88,10 @@ async def cut(target: Target, tmp_path: Path) -> AsyncIterator[Cut]:
 async def test_a_result_of_a_node_whose_link_is_cut_is_kept_on_disk_and_delivered_when_it_is_back(cut: Cut) -> None:
     await cut.start()
     fleet = cut.fleet
-    task = await cut.begin(0.3)
+    task = await cut.begin()
     await fleet.result(await fleet.place())
     assert not cut.letters(), "what the broker confirms at once does not touch the disk"
-    cut.proxy.cut()
+    await cut.cut()
     await cut.kept()
     assert task.id not in fleet.results
     letter = opened(cut.letters()[0].read_bytes())
@@ -100,9 +108,9 @@ async def test_a_result_outlives_a_daemon_that_is_killed_while_its_link_is_cut(c
     """The next boot tells the coordinator that it still has it, runs nothing again, and delivers it, large outputs first."""
     node = await cut.start()
     fleet = cut.fleet
-    large = await cut.begin(0.2, size=400_000)
-    small = await cut.begin(0.2)
-    cut.proxy.cut()
+    large = await cut.begin(size=400_000)
+    small = await cut.begin()
+    await cut.cut()
     await cut.kept(2)
     assert len(list(cut.outbox.glob("*.blob"))) == 1
     node.send_signal(signal.SIGKILL)
@@ -124,9 +132,8 @@ async def test_a_result_outlives_a_daemon_that_is_killed_while_its_link_is_cut(c
 
 async def test_a_daemon_that_is_told_to_go_while_its_link_is_cut_keeps_what_it_hands_back(cut: Cut) -> None:
     node = await cut.start()
-    task = await cut.begin(60.0)
-    cut.proxy.cut()
-    await until(lambda: "the broker is gone" in cut.fleet.log())
+    task = await cut.begin()
+    await cut.cut(end=False)
     node.terminate()
     assert node.wait(30) == 0
     await cut.kept()
@@ -140,8 +147,8 @@ async def test_a_daemon_that_is_told_to_go_while_its_link_is_cut_keeps_what_it_h
 
 async def test_a_kept_result_that_became_too_late_comes_as_an_outcome(cut: Cut) -> None:
     await cut.start()
-    task = await cut.begin(0.2, result_by=time.time() + 1.5, history=History(placement=4, attempts=1))
-    cut.proxy.cut()
+    task = await cut.begin(result_by=time.time() + 3.0, history=History(placement=4, attempts=1))
+    await cut.cut()
     await cut.kept()
     letter = opened(cut.letters()[0].read_bytes())
     await until(lambda: time.time() > letter.result_by)
