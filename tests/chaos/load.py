@@ -22,10 +22,10 @@ ITEMS = 400  # of one map
 
 class Load:
     """Submits until `stop`. `kinds` says what each acknowledged task is, `tasks` holds it, `stopped` those that were
-    cancelled, `wrong` what a map gave that it should not."""
+    cancelled, `length` is the factor of long ones, `wrong` what a map gave that it should not."""
 
-    def __init__(self, fleet: Stack, rng: random.Random) -> None:
-        self.fleet, self.rng = fleet, rng
+    def __init__(self, fleet: Stack, rng: random.Random, length: float = 1.0) -> None:
+        self.fleet, self.rng, self.length = fleet, rng, length
         self.kinds: dict[str, str] = {}
         self.tasks: dict[str, Task] = {}
         self.cancelled: set[str] = set()
@@ -96,9 +96,9 @@ class Load:
             case "short":
                 return kind, make("work", rng.choice([0.0, 0.01, 0.1]))
             case "long":
-                return kind, make("work", rng.uniform(2, 8))
+                return kind, make("work", self.length * rng.uniform(2, 8))
             case "steady":
-                return kind, make("work", rng.uniform(5, 20), node="n0")
+                return kind, make("work", self.length * rng.uniform(5, 20), node="n0")
             case "flaky":
                 return kind, make("flaky", rng.randint(1, 2), 0.02, retries=3, backoff_s=rng.choice([0.1, 0.8, 3.0]))
             case "hopeless":
