@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -252,8 +253,19 @@ class Bus:
         if on_reply is not None:
             on_reply(data, headers)
 
-    async def request(self, subject: str, data: bytes = b"", timeout_s: float = 2.0, headers: bytes = b"") -> bytes:
-        """One request, one reply. Raises NoResponders at once when nobody listens, Unreachable after `timeout_s`."""
+    async def request(
+        self,
+        subject: str,
+        data: bytes = b"",
+        timeout_s: float = 2.0,
+        headers: bytes = b"",
+        *,
+        again_s: float = math.inf,
+    ) -> bytes:
+        """One request, one reply. Raises NoResponders at once when nobody listens, Unreachable after `timeout_s`.
+
+        Without a reply it is said again every `again_s`; the first reply counts, to whichever saying.
+        """
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def on_reply(reply: bytes, raw: bytes) -> None:
@@ -264,14 +276,18 @@ class Bus:
             else:
                 answer.set_result(reply)
 
-        token = self.call(subject, data, on_reply, headers=headers)
+        tokens = []
         try:
             async with asyncio.timeout(timeout_s):
-                return await answer
+                while not answer.done():
+                    tokens.append(self.call(subject, data, on_reply, headers=headers))
+                    await asyncio.wait((answer,), timeout=None if again_s == math.inf else again_s)
+                return answer.result()
         except TimeoutError:
             raise Unreachable(f"no answer on {subject} within {timeout_s:g} s") from None
         finally:
-            self.hang_up(token)
+            for token in tokens:
+                self.hang_up(token)
 
     async def subscribe(self, subject: str, fn: OnMessage) -> Subscription:
         """Have `fn(subject, reply, data, raw_headers)` called for every message, synchronously, in order."""

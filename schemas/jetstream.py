@@ -67,15 +67,14 @@ async def call(bus: Bus, verb: str, body: object = None, timeout_s: float = 5.0)
     while True:
         left_s = deadline - loop.time()
         try:
-            answer = await bus.request(f"{API}.{verb}", data, max(0.01, min(AGAIN_S, left_s)))
+            # Of several servers, one that was killed takes the request with it: it is said again.
+            answer = await bus.request(f"{API}.{verb}", data, max(0.01, left_s), again_s=AGAIN_S)
         except NoResponders:
             raise BrokerUnfit(
                 "this broker has no JetStream for us",
                 hint="enable JetStream for the account that these credentials belong to",
             ) from None
         except Unreachable:
-            if left_s > AGAIN_S:
-                continue  # of several servers, one that was killed takes the request with it
             raise Unreachable(f"no answer to {verb} within {timeout_s:g} s") from None
         error = _reply(answer).error
         if error is None:
