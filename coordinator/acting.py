@@ -152,7 +152,7 @@ class Acting:
     async def _tell(self) -> None:
         """Ends that nobody told; who fails at that leaves it to the next term."""
         try:
-            await takeover.read_untold(self._bus, self.inbound, self._hand_on, self._breathe)
+            await takeover.read_untold(self._bus, self.inbound, self._hand_on, self._breathe, self._clock())
         except FogError as error:
             log.warning("ends of tasks may be untold", extra=fields(error=error.message))
 

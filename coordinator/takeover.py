@@ -14,7 +14,6 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from coordinator.clock import Clock
 from coordinator.core.events import Event, NodeKnown, ResultSeen
 from coordinator.inbound import Inbound
 from schemas import jetstream, limits, streams, subjects
@@ -99,15 +98,16 @@ async def _work(
 
 
 async def read_untold(
-    bus: Bus, inbound: Inbound, feed: Callable[[Event], None], breathe: Callable[[], Awaitable[None]]
+    bus: Bus, inbound: Inbound, feed: Callable[[Event], None], breathe: Callable[[], Awaitable[None]], now: float
 ) -> None:
     """Feed the results that were stored while nobody acted, or of which the last coordinator had no time to tell.
 
     A node that stored a result removes its WORK message, so nothing else shows that it ended. Called once this term acts.
+    `now` is by the broker's clock, as the times of the results are.
     """
     last = jetstream.last_seq(await jetstream.stream_info(bus, streams.RESULTS))
     told = await _last_told(bus)
-    sure_at = Clock()() - SURE_S
+    sure_at = now - SURE_S
     found = 0
     async for page in jetstream.read_pages(bus, streams.RESULTS, subjects.result("*", "*"), told - LOOK_BACK):
         for message in page:

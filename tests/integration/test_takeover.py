@@ -746,3 +746,26 @@ def test_a_clock_that_has_begun_never_steps_back() -> None:
     assert clock() >= before
     clock.learn(1100.0, ticks())
     assert 1100.0 <= clock() < 1101.0
+
+
+async def test_what_is_sure_to_be_told_once_goes_by_the_brokers_clock(terms: Terms) -> None:
+    """A result before the last one whose end was told may be untold, and is told (again) while the broker would notice a
+    double. A machine whose clock is behind would tell of old ones again, and each event would be there twice."""
+    made, _ = await terms.start(1)
+    for task in ("t-old", "t-last"):
+        data = encode(Result(task, "ann", ResultState.SUCCEEDED, "n1", 1))
+        await terms.store.put(subjects.result("ann", task), data)
+    told = b'{"data":{"task":"t-last","submitter":"ann"}}'
+    await terms.store.put(subjects.event("task.succeeded", "t-last"), told)
+    message = await jetstream.get_message(terms.bus, streams.RESULTS, last_by=subjects.result("ann", "t-old"))
+    assert message is not None
+    stored_at = datetime.fromisoformat(message.time).timestamp()
+
+    async def told_anew(now: float) -> list[str]:
+        found: list[str] = []
+        breathe = partial(asyncio.sleep, 0)
+        await takeover.read_untold(terms.bus, made.inbound, lambda e: found.append(e.result.task), breathe, now)  # type: ignore[union-attr]
+        return found
+
+    assert await told_anew(stored_at + 1) == ["t-old", "t-last"]
+    assert await told_anew(stored_at + limits.DUPLICATE_WINDOW_S) == []
