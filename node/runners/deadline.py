@@ -15,6 +15,16 @@ import tempfile
 _FORM = struct.Struct("=d")
 
 
+def _filled(fd: int) -> int:
+    """With its bytes written: touching a page for which a full disk has no room would kill the process (SIGBUS)."""
+    try:
+        os.write(fd, bytes(mmap.PAGESIZE))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 class Deadline:
     """The shared bytes behind a descriptor (-1: there are none, as on Windows, where only the daemon ends what must end)."""
 
@@ -24,12 +34,13 @@ class Deadline:
 
     @classmethod
     def new(cls) -> Deadline:
-        """A new one, without a deadline."""
+        """A new one, without a deadline. Raises OSError where there is no room for it."""
         if sys.platform == "win32":
             return cls(-1)
+        if sys.platform == "linux":
+            return cls(_filled(os.memfd_create("fog-deadline")))
         with tempfile.TemporaryFile() as file:
-            file.truncate(mmap.PAGESIZE)
-            return cls(os.dup(file.fileno()))
+            return cls(_filled(os.dup(file.fileno())))
 
     def set(self, until: float) -> None:
         """The runner ends by itself at these ticks; 0: never."""
