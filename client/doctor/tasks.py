@@ -58,7 +58,7 @@ def _intake(status: StatusReply) -> Iterator[Finding]:
 def _waiting(group: WaitingGroup) -> Finding:
     count = f"{group.count} tasks wait" if group.count > 1 else "1 task waits"
     seen = f"{count}, the oldest for {span(group.oldest_s)}: {group.reason or 'no reason is known'}"
-    if group.until:
+    if group.until or "it is exclusive" in group.reason:  # until its lease is over
         return ok("tasks.waiting", f"{seen} (tried again by itself)", group.oldest)
     return warning("tasks.waiting", seen, _unblock(group), group.oldest)
 

@@ -242,6 +242,16 @@ def test_what_refusals_said_long_ago_and_full_event_streams_are_no_trouble() -> 
     assert said(facts) == ""
 
 
+def test_what_waits_for_its_time_only_is_no_trouble() -> None:
+    facts = healthy()
+    groups = (
+        WaitingGroup("boom", 1, "t1", until=9e9),
+        WaitingGroup("it is exclusive, and node n1 may run it for 9 s more", 1, "t2"),
+    )
+    trouble(waiting=groups)(facts)
+    assert said(facts) == ""
+
+
 def test_a_look_that_finds_nothing_readable_still_says_why() -> None:
     assert said(Facts("1", no_connection=NoConnection("none"))) == "broker.reach!"
 
