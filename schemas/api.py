@@ -209,6 +209,8 @@ class NodeRow(Struct, frozen=True, omit_defaults=True):
     version: str = ""
     clock_ahead_s: float | None = None  # its clock against the coordinator's; a beat's way makes it less
     bad_messages: int = 0  # that it refused
+    outbox: int = 0  # results and outcomes that it keeps, since the broker has not taken them
+    outbox_since: float = 0.0  # by the node's clock, seconds since 1970
 
 
 class NodesReply(Struct, frozen=True):

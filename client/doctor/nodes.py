@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from client.doctor.facts import Facts
 from client.doctor.finding import Finding, few, ok, problem, warning
 from client.show import span
+from schemas import limits
 from schemas.api import NodeRow
 from schemas.membership import NodeState
 
@@ -27,10 +28,26 @@ def judge(facts: Facts) -> Iterator[Finding]:
         yield warning("nodes.present", "no node has joined yet", "start one: `fog node`, or `fog up --nodes 2`")
         return
     yield from _absent(rows)
+    for row in rows:
+        if row.outbox:
+            yield _outbox(row)
     pretending = [row.node for row in rows if row.pretending]
     if pretending:
         seen = f"{few(pretending)} pretends to be another device (BATTERY, THERMAL, … are set in its environment)"
         yield warning("nodes.pretending", seen, "unset them, unless this is a test or a demo", pretending[0])
+
+
+def _outbox(row: NodeRow) -> Finding:
+    """It beats, so its link is up: what it keeps should go within seconds."""
+    seen = f"{row.node} keeps {row.outbox} results that the broker has not taken"
+    if row.outbox >= limits.OUTBOX_LETTERS:
+        advice = (
+            "it starts no more work until they are delivered: is FOG_RESULTS or FOG_OUTCOMES full? Its log says why"
+        )
+        return problem("nodes.outbox", seen, advice, row.node)
+    return warning(
+        "nodes.outbox", seen, "they go by themselves; if they stay, its log says what refuses them", row.node
+    )
 
 
 def _absent(rows: tuple[NodeRow, ...]) -> Iterator[Finding]:

@@ -181,6 +181,7 @@ def _said(node: NodeView, b: Heartbeat) -> None:
     node.asleep = b.asleep
     node.self_draining = b.draining
     node.bad_messages = b.bad_messages
+    node.outbox, node.outbox_since = b.outbox, b.outbox_since
     if b.power_mode:
         node.power_mode = b.power_mode
     if b.harvest_state:

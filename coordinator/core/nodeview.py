@@ -38,9 +38,9 @@ class NodeView:
         "asleep", "attempts", "backlog_ms", "bad_messages", "bandwidth", "beat_seq", "bit", "blocked", "boot",
         "clock_ahead_s", "closed_at", "cores", "cores_free", "count", "device", "done", "drain_wanted", "drained",
         "events", "failed", "functions", "gone_at", "harvest_state", "heard_at", "id", "idle", "interval_s", "kinds",
-        "last_beat", "left", "look_again_at", "memory_free", "memory_mb", "missed", "next_due", "orphans", "power",
-        "power_mode", "queue_ms", "record", "reported_at", "reserved", "resume_asked_at", "revision", "self_draining",
-        "slot", "slots", "speed", "state", "thermal", "timed_at", "unacked",
+        "last_beat", "left", "look_again_at", "memory_free", "memory_mb", "missed", "next_due", "orphans", "outbox",
+        "outbox_since", "power", "power_mode", "queue_ms", "record", "reported_at", "reserved", "resume_asked_at",
+        "revision", "self_draining", "slot", "slots", "speed", "state", "thermal", "timed_at", "unacked",
     )  # fmt: skip
 
     def __init__(self, record: NodeRecord, slot: int, interval_s: float) -> None:
@@ -69,6 +69,7 @@ class NodeView:
         self.timed_at = float("inf")  # when its alarm rings
         self.orphans: frozenset[tuple[str, int]] = frozenset()
         self.bad_messages = 0
+        self.outbox, self.outbox_since = 0, 0.0  # what it keeps that the broker has not taken, and since when
         self.clock_ahead_s: float | None = None  # its clock against ours at its last beat; the way counts as *behind*
         self.resume_asked_at = 0.0  # when it was told to take work again, until it says that it does
         self.attempts: dict[str, TaskRecord] = {}

@@ -121,6 +121,8 @@ def node_row(node: NodeView, now: float) -> api.NodeRow:
         version=node.record.version,
         clock_ahead_s=None if node.clock_ahead_s is None else round(node.clock_ahead_s, 3),
         bad_messages=node.bad_messages,
+        outbox=node.outbox,
+        outbox_since=node.outbox_since,
     )
 
 

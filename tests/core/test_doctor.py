@@ -27,6 +27,7 @@ from client.doctor.streams import overlap
 from coordinator.core import tune
 from coordinator.core.events import Beat, Tick
 from coordinator.core.trouble import Look
+from coordinator.core.views import node_row
 from schemas import limits, streams
 from schemas.api import NodeRow, PartUnknown, RefusedMessage, StatusReply, StuckTask, TroubleReply, WaitingGroup
 from schemas.membership import Heartbeat, Holder, NodeState
@@ -201,6 +202,8 @@ ROWS = {
     "no node": Row(lambda f: setattr(f, "nodes", ()), "nodes.present~", "fog node"),
     "node lost": Row(node(state=NodeState.LOST), "nodes.lost~ nodes.present!", "fog node"),
     "node late": Row(node(state=NodeState.LATE), "nodes.late~ nodes.present!", "silent"),
+    "outbox": Row(node(outbox=3), "nodes.outbox~", "by themselves"),
+    "full outbox": Row(node(outbox=limits.OUTBOX_LETTERS), "nodes.outbox!", "FOG_RESULTS"),
     "pretends": Row(node(pretending=True), "nodes.pretending~", "unset"),
     "refused": Row(lambda f: setattr(f, "refusals", (Refusal("n1", "another key", 60.0),)), "nodes.refused~", "--name"),
     "not taken in": Row(status(tasks={"stored": 9}), "tasks.intake!", "consumers"),
@@ -338,11 +341,12 @@ def test_parts_that_nobody_knows_of_are_told_and_ended_ones_are_not() -> None:
     assert look(w).parts == (PartUnknown("whole", "p3"),)
 
 
-def test_a_beat_tells_how_far_a_nodes_clock_is_off() -> None:
+def test_a_beat_tells_how_far_a_nodes_clock_is_off_and_what_its_outbox_holds() -> None:
     w = World()
     w.join("n1")
-    w.feed(Beat(Heartbeat("n1", 1, 0, sent_at=w.now + 77.0, full=True)))
-    assert w.state.nodes["n1"].clock_ahead_s == 77.0
+    w.feed(Beat(Heartbeat("n1", 1, 0, sent_at=w.now + 77.0, full=True, outbox=3, outbox_since=9.0)))
+    row = node_row(w.state.nodes["n1"], w.now)
+    assert (row.clock_ahead_s, row.outbox, row.outbox_since) == (77.0, 3, 9.0)
 
 
 def test_refused_messages_are_told_as_they_are() -> None:
