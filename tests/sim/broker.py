@@ -79,6 +79,8 @@ class Connection:
         """To the client."""
         timeline, rng = self.broker.timeline, self.broker.rng
         at = timeline.now + self.delay_s * (0.5 + rng.random())
+        if self.broker.quantum_s:
+            at = (at // self.broker.quantum_s + 1) * self.broker.quantum_s
         self._down_at = at = at if at > self._down_at else self._down_at
         timeline.at(at, self._at_client, sub, (subject, reply, data, headers), loop=self.client.loop)
 
@@ -156,6 +158,7 @@ class Broker:
         self.streams = all_streams(watch.removed)
         self.named = {stream.name: stream for stream in self.streams.values()}
         self.connections: dict[Connection, None] = {}
+        self.quantum_s = 0.0  # what arrives within this arrives together, as with many nodes it does
         self.api_s = 0.001  # how long JetStream's API takes at most, out of order
         self._exact: dict[str, list[Interest]] = {}
         self._stars: tuple[dict[str, list[Interest]], dict[str, list[Interest]]] = ({}, {})

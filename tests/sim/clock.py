@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-GHOST_STEPS = 20_000  # of a killed process's clean-up, which nobody sees
+GHOST_STEPS = 500  # of a killed process's clean-up, which nobody sees
 
 
 class Handle:
@@ -126,8 +126,6 @@ class Loop(asyncio.AbstractEventLoop):
         self._tasks: list[asyncio.Task[Any]] = []
         self._pruned = 64
         self._ghosts: deque[Handle] | None = None
-        self._later: list[tuple[float, int, Handle]] = []
-        self._number = 0
         self.thread_s = 0.002
         self._thread_at = 0.0
 
@@ -159,10 +157,7 @@ class Loop(asyncio.AbstractEventLoop):
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
         if self._ghosts is None:
             return self.timeline.at(when, callback, *args, loop=self)
-        handle = Handle(when, self, callback, args)
-        self._number += 1
-        heapq.heappush(self._later, (when, self._number, handle))
-        return handle
+        return Handle(when, self, callback, args)  # of a killed process: never
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
@@ -233,7 +228,6 @@ class Loop(asyncio.AbstractEventLoop):
                 if not task.done():
                     task.get_coro().close()  # type: ignore[union-attr]
         self._ghosts.clear()
-        self._later.clear()
         self._tasks.clear()
         self.on_wake.clear()
 
@@ -245,10 +239,7 @@ class Loop(asyncio.AbstractEventLoop):
         assert ghosts is not None
         for _ in range(GHOST_STEPS):
             if not ghosts:
-                if not self._later or all(task.done() for task in self._tasks):
-                    return
-                ghosts.append(heapq.heappop(self._later)[2])
-                continue
+                return
             handle = ghosts.popleft()
             if handle.fn is not None:
                 with contextlib.suppress(Exception):  # it is dead

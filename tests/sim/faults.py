@@ -26,6 +26,7 @@ class Plan(Struct, frozen=True):
     api_s: float = 0.005
     skew_s: float = 0.0
     slack: float = 1.0
+    quantum_s: float = 0.0
     rates: dict[str, float] = {}
 
 
@@ -180,4 +181,13 @@ class Faults:
 def fleet(nodes: int) -> Plan:
     """An hour of a large fleet, with a few deaths in it. What only looks whether something was forgotten looks less often."""
     rates = {"node killed": 5.0, "node silent": 5.0, "coordinator killed": 2.0}
-    return Plan(nodes=nodes, tasks=2 * nodes, trouble_s=3600.0, start_s=60.0, delay_s=0.005, slack=60.0, rates=rates)
+    return Plan(
+        nodes=nodes,
+        tasks=2 * nodes,
+        trouble_s=3600.0,
+        start_s=60.0,
+        delay_s=0.005,
+        slack=60.0,
+        quantum_s=0.05,
+        rates=rates,
+    )

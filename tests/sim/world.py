@@ -91,7 +91,7 @@ class World:
         self.broker = Broker(
             self.timeline, make_rng(seed, "broker"), self.invariants, EPOCH, rng.uniform(-p.skew_s, p.skew_s)
         )
-        self.broker.api_s = p.api_s
+        self.broker.api_s, self.broker.quantum_s = p.api_s, p.quantum_s
 
         def place() -> tuple[float, float]:
             return rng.uniform(0.2, 1.0) * p.delay_s, rng.uniform(-p.skew_s, p.skew_s)
@@ -168,7 +168,7 @@ class World:
     @contextlib.contextmanager
     def _watched(self) -> Any:
         """The core's steps and the nodes' orders are looked at as they happen."""
-        found, timeline, real_step = self.invariants, self.timeline, machine.step
+        p, found, timeline, real_step = self.plan, self.invariants, self.timeline, machine.step
         self._writers: dict[bytes, int] = {}
         real_carry = node.orders.Orders._carry_out
         real_accept = node.daemon.Member._accept
@@ -176,7 +176,7 @@ class World:
         def step(state: Any, event: Any, now: float) -> Any:
             wanted = real_step(state, event, now)
             found.stepped(state, event, wanted)
-            if timeline.now - self._accounts_at > 1.0:
+            if timeline.now - self._accounts_at > p.slack:
                 self._accounts_at = timeline.now
                 found.accounts(state)
             return wanted
