@@ -69,11 +69,9 @@ class Timeline:
                     self._call(ready.popleft())
                 if not heap or heap[0][0] > until_s:
                     break
-                when_s, _, handle = heapq.heappop(heap)
-                if handle.fn is not None:
-                    if when_s > self.now:
-                        self.now = when_s
-                    self._call(handle)
+                self.now = now = max(self.now, heap[0][0])
+                while heap and heap[0][0] <= now:  # as a loop takes all that is due before what follows from it
+                    ready.append(heapq.heappop(heap)[2])
             self.now = max(self.now, until_s)
         finally:
             self._running = None

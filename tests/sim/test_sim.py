@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FIXED, FRESH = 10, 4
+FIXED, FRESH = 6, 3
 
 
 def sim(*arguments: str) -> str:
