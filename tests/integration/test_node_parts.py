@@ -181,7 +181,7 @@ def taking_in(blobs: Any, unfit: list[str]) -> tuple[Intake, Desk]:
     context: Any = SimpleNamespace(node="n1", bus=bus, offer=offer, closed_to="")
     executor: Any = SimpleNamespace(pump=lambda: None)
     recorder: Any = SimpleNamespace(unfit=lambda _a, why: unfit.append(why))
-    return Intake(context, desk, executor, recorder, blobs), desk
+    return Intake(context, desk, executor, recorder, blobs, lambda: None), desk
 
 
 LARGE = FunctionRun("sha256", Raw(b"[null]"), (FileArg(0, Blob(300_000, None, "sha256-x")),))
