@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from coordinator.broker import LOOPBACK, Broker, any_free
 from coordinator.broker_config import Account
 from schemas.creds import Creds, new_seed, public_key, write_creds
 from schemas.target import Target
+
+# The machine may be shared: how long an example takes says nothing about us.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 STORE_BYTES = 1 << 50  # streams *reserve* their greatest size: a hundred accounts' worth exceeds many a disk
 ACCOUNTS = 100  # of one server; when they are used up, the next one starts
