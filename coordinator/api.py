@@ -189,18 +189,29 @@ class Api:
         self._hand_on(ev.CancelAsked(request.task, head.submitter, request.reason, source))
         return api.Done("cancelled")
 
-    async def _cancel_parts(self, whole: ResultHead, reason: str) -> bool:
-        """Cancel what a chunk was split into, where that was another coordinator's doing. False when none of it is left."""
+    async def _cancel_parts(self, whole: ResultHead, reason: str, seen: set[str] | None = None) -> bool:
+        """Cancel what a chunk was split into, where that was another coordinator's doing. False when none of it is left.
+
+        Its parts may be split again. A node may have stored that result, and named as parts what is none: each name is
+        looked at once, and only tasks of the same submitter are cancelled.
+        """
+        seen = {whole.task} if seen is None else seen
         any_left = False
         for part in whole.parts:
-            if part in self._state.tasks or part in self._state.parts:
+            if part in seen:
+                continue
+            seen.add(part)
+            held = self._state.tasks.get(part)
+            if part in self._state.parts or (held is not None and held.submitter == whole.submitter):
                 self._hand_on(ev.CancelAsked(part, whole.submitter, reason))
                 any_left = True
                 continue
             ended, stored = await self._look_up(part)
-            if stored is not None:
-                self._hand_on(ev.CancelAsked(part, stored[0].submitter, reason, stored[1]))
-            any_left |= stored is not None or (ended is not None and await self._cancel_parts(ended, reason))
+            if stored is not None and stored[0].submitter == whole.submitter:
+                self._hand_on(ev.CancelAsked(part, whole.submitter, reason, stored[1]))
+                any_left = True
+            elif ended is not None and ended.submitter == whole.submitter:
+                any_left |= await self._cancel_parts(ended, reason, seen)
         return any_left
 
     async def _look_up(self, task: str) -> tuple[ResultHead | None, tuple[TaskHead, ev.Source, str] | None]:

@@ -64,7 +64,7 @@ class Look:
     def _could_run(self, task: TaskRecord) -> bool:
         """Whether a node stands ready for it, and none of higher priority or older is before it."""
         cls = task.cls
-        return cls is not None and bool(cls.ready) and cls.head(int(task.head.priority)) is task
+        return cls is not None and bool(cls.ready) and cls.head(task.priority) is task
 
     def _add(self, kind: str, task: TaskRecord) -> None:
         self._counts[kind] += 1

@@ -483,8 +483,10 @@ async def _ends_told(terms: Terms, tasks: list[str]) -> bool:
 
 
 async def test_a_cancel_reaches_the_parts_of_a_chunk_that_an_earlier_term_split(terms: Terms) -> None:
-    """Only the chunk's result names them, and that of a part that was split again names its own."""
-    for name, parts in (("whole", ("p1", "p2")), ("p1", ("p3", "p4")), ("p3", ())):
+    """Only the chunk's result names them, and that of a part that was split again names its own. What no part can be, the
+    chunk itself or somebody else's task, is left alone."""
+    await terms.submit(structs.replace(task_of("theirs"), submitter="eve"))
+    for name, parts in (("whole", ("p1", "p2")), ("p1", ("whole", "theirs", "p3", "p4")), ("p3", ())):
         await terms.store.put(subjects.result(ME, name), encode(structs.replace(_succeeded(name), parts=parts)))
     for name in ("p2", "p4"):
         await terms.submit(task_of(name))
@@ -494,6 +496,8 @@ async def test_a_cancel_reaches_the_parts_of_a_chunk_that_an_earlier_term_split(
     for name in ("p2", "p4"):
         await eventually(partial(_has_result, terms, name), what=f"the end of {name}")
         assert (await terms.result(name) or _succeeded(name)).state is ResultState.CANCELLED
+    theirs = subjects.result("eve", "theirs")
+    assert await jetstream.get_message(terms.bus, streams.RESULTS, last_by=theirs) is None
     with pytest.raises(Refused, match="ended already"):
         await api.cancel("whole", ME, "again")
 
