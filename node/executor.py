@@ -210,8 +210,7 @@ class Executor:
         return True
 
     def _doom(self, lane: Lane, why: str) -> None:
-        if not lane.doom:
-            self.desk.doom(lane, why)
+        if self.desk.doom(lane, why):
             self._runners[lane.number].stop()
             self.pump()
 

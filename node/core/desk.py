@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from itertools import islice
 
 from node.core.attempts import Attempt, Place, Taken
+from node.core.endings import CANCELLED
 from node.core.lanes import BATCH_S, LINE_S, QUICK_S, STUCK_S, Lane, Lanes, Room
 from node.core.pace import Pace
 from node.core.recent import Recent
@@ -160,11 +161,18 @@ class Desk:
 
     # Stopping.
 
-    def doom(self, lane: Lane, why: str) -> list[Attempt]:
-        """The lane's runner is being stopped: all but its head go back to the queue, as if never handed over."""
-        lane.doom = why
-        lane.doomed = lane.line[0].placement if lane.line else 0
-        return self.unline(lane)
+    def doom(self, lane: Lane, why: str) -> bool:
+        """The lane's runner is to be stopped: all but its head go back to the queue, as if never handed over.
+
+        False when it is being stopped already. Then the first reason stays, but for a cancel: whatever the head was stopped
+        for, from now on nothing is said of it, and it does not begin again.
+        """
+        stopping = bool(lane.doom)
+        if not stopping or why == CANCELLED:
+            lane.doom = why
+            lane.doomed = lane.line[0].placement if lane.line else 0
+        self.unline(lane)
+        return not stopping
 
     def renewed(self, lane: Lane, head: Attempt) -> bool:
         """Whether the buried head has come again under a newer number while its lane was being stopped."""

@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from node.core.attempts import Attempt, Place, Taken, attempt_of
 from node.core.desk import Desk
+from node.core.endings import CANCELLED, DROPPED
 from node.core.lanes import LINE_MAX, LINE_S, STUCK_S, Lane, Room
 from node.core.recent import RECENT_MAX, Recent
 from schemas.task import CommandRun, FunctionRun, History, MapRun, Needs, Task, TaskPriority, Work
@@ -171,6 +172,30 @@ def test_stopping_a_runner_sends_all_but_its_head_back_to_their_old_turn() -> No
     desk.close(head)
     desk.settle(head, final=True)
     assert started(desk) == [["t1", "t2"]]
+
+
+def test_a_cancel_counts_also_where_the_runner_is_being_stopped_for_another_reason() -> None:
+    """It was dropped, came again under a newer number, and was cancelled: it must not begin once more."""
+    desk = Desk(ROOM)
+    arrive(desk, attempt("t", 1))
+    ((lane, _),) = desk.assign()
+    desk.begin(lane, 0.0)
+    assert desk.doom(lane, DROPPED)
+    arrive(desk, attempt("t", 2, seq=1))
+    assert not desk.doom(lane, CANCELLED), "its runner is being stopped already"
+    head = desk.bury(lane)
+    assert head is not None and (lane.doom, desk.renewed(lane, head)) == (CANCELLED, False)
+
+
+def test_no_other_reason_takes_the_place_of_the_first() -> None:
+    desk = Desk(ROOM)
+    arrive(desk, attempt("t", 1))
+    ((lane, _),) = desk.assign()
+    desk.doom(lane, CANCELLED)
+    arrive(desk, attempt("t", 2, seq=1))
+    assert not desk.doom(lane, "the node is going down")
+    head = desk.bury(lane)
+    assert head is not None and (lane.doom, desk.renewed(lane, head)) == (CANCELLED, True)
 
 
 def test_of_several_in_a_dead_runners_line_none_is_blamed_until_it_dies_alone() -> None:
