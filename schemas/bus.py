@@ -288,6 +288,8 @@ class Bus:
         finally:
             for token in tokens:
                 self.hang_up(token)
+            if not answer.cancel() and not answer.cancelled():
+                answer.exception()  # it came in the moment in which nobody wanted it any more: that is no fault
 
     async def subscribe(self, subject: str, fn: OnMessage) -> Subscription:
         """Have `fn(subject, reply, data, raw_headers)` called for every message, synchronously, in order."""

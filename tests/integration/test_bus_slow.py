@@ -1,8 +1,12 @@
-"""Requests over a link that is slow both ways: an answer that comes late is an answer."""
+"""Requests whose answers come late, or in the very moment in which nobody wants them any more."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+from typing import Any
+
+import pytest
 
 from schemas import jetstream
 from schemas.bus import Bus
@@ -23,3 +27,27 @@ async def test_a_question_that_is_said_again_takes_the_answer_to_its_first_sayin
         finally:
             proxy.mend()
             await bus.close()
+
+
+async def test_a_refusal_that_comes_as_its_request_is_given_up_is_no_fault(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The simulator saw it: a deposed coordinator's commands end as the node that they are for dies."""
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, fault: faults.append(fault))
+    bus = await Bus.connect(target, name="tests")
+    try:
+        heard: list[Any] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(bus, "call", lambda _subject, _data, on_reply, headers=b"": heard.append(on_reply) or "1")
+            asking = asyncio.ensure_future(bus.request("nobody.there"))
+            await asyncio.sleep(0)
+            heard[0](b"", b"NATS/1.0 503\r\n\r\n")
+            asking.cancel()
+            await asyncio.wait({asking})
+        assert asking.cancelled()
+        del heard[:], asking
+        gc.collect()
+        assert faults == []
+    finally:
+        await bus.close()
