@@ -260,7 +260,11 @@ async def test_draining_hands_back_what_runs_and_it_finishes_elsewhere(fleet: St
     fleet.kill("d2")
     await fleet.event("node.lost", "d2")
     waits = await fleet.submit("where", labels=pool)
-    assert "drain" in (await fleet.task_info(waits)).why.text
+
+    async def drained_is_why() -> bool:
+        return "drain" in (await fleet.task_info(waits)).why.text
+
+    await eventually(drained_is_why, what="the coordinator looked at it, and says why it waits")
     await fleet.drain("d1", resume=True)
     assert (await fleet.result(waits)).node == "d1", "taken back into service, it gets work again"
     fleet.kill("d1")

@@ -22,6 +22,8 @@ class Pair:
         self.here = socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
         self.there, _ = listener.accept()
         self.there.settimeout(10)
+        self.here.sendall(b"!")  # the listener's end stands before the proxy has its own
+        assert self.there.recv(1) == b"!"
 
 
 @pytest.fixture
