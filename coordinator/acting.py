@@ -16,6 +16,7 @@ from functools import partial
 
 from coordinator import takeover
 from coordinator.api import Api
+from coordinator.areas import Area, Areas, Term
 from coordinator.bodies import Bodies
 from coordinator.clock import Clock
 from coordinator.consumers import Consumers, drop_old_consumers
@@ -48,6 +49,7 @@ TASKS_PENDING_MAX = 20_000  # un-acked TASKS of one priority; the core's windows
 OUTCOMES_PENDING_MAX = 5_000
 OUTCOME_BYTES = 64 << 20  # of outcomes under way, beyond which no more are pulled
 REPORTS_PER_S = 2_000  # of nodes that are asked to report
+AREAS: tuple[type[Area], ...] = ()  # what the service does beside its tasks
 POISON = "the coordinator cannot handle it: its log says why"
 
 
@@ -79,7 +81,10 @@ class Acting:
             lease.term,
             self._may,
         )
-        self.api = Api(bus, self.state, self._hand_on, bad, clock)
+        self.areas = Areas(
+            AREAS, Term(bus, store, self.events, bad, clock, lease.term, name, self._may, self.state.nodes)
+        )
+        self.api = Api(bus, self.state, self._hand_on, bad, clock, self.areas.endpoints())
         self.consumers = Consumers(bus, lease.term, self._may)
         self._heard: deque[ev.Event] = deque()
         self._turn_due = False
@@ -131,6 +136,7 @@ class Acting:
         await self._breathe()
         self._ticker = self._loop.create_task(self._tick())
         self._telling = self._loop.create_task(self._tell())
+        self.areas.start()
         self._bus.publish(subjects.ALL_REPORT, encode(AllReport(self._lease.term, self._report_spread_s())))
         # What was read lives long: no collection need look through it.
         gc.collect()
@@ -220,6 +226,9 @@ class Acting:
         said = self._do(wanted, now)  # what was decided before a fault is right
         if said and sound and self._pump(now):
             self.consumers.ask()
+        if self.state.changed:
+            changed, self.state.changed = self.state.changed, set()
+            self.areas.changed(changed, now)
         if self._heard:
             self._turn_soon()
 
@@ -304,6 +313,8 @@ class Acting:
         while True:
             await asyncio.sleep(TICK_S)
             self._hand_on(ev.Tick())
+            if self._may():
+                self.areas.tick(self._clock())
 
     def link_lost(self) -> None:
         """Our connection to the broker went down."""
@@ -333,6 +344,7 @@ class Acting:
         self.outbound.stop()
         self.registrar.stop()
         self.api.stop()
+        await self.areas.stop()
         for waker in (self._ticker, self._telling, self._alarm):
             if waker is not None:
                 waker.cancel()

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 from msgspec import Struct, structs
 
+from coordinator.areas import Answer, Endpoints
 from coordinator.core import events as ev
 from coordinator.core import tune, views
 from coordinator.core.machine import Coordinator
@@ -23,6 +24,7 @@ from coordinator.core.record import TaskRecord
 from coordinator.core.trouble import Look
 from coordinator.core.why import explain
 from coordinator.inbound import Bad
+from coordinator.refusal import Refusal
 from schemas import api, jetstream, streams, subjects
 from schemas.bus import Bus
 from schemas.codec import Decoder, encode
@@ -36,25 +38,23 @@ AT_ONCE = 200  # requests under way; more are refused with ``busy``
 CODES = {"bad-request": 400, "unknown-task": 404, "unknown-node": 404, "done": 409, "not-ready": 503, "busy": 503}
 
 
-class Refusal(Exception):
-    """A request is answered by an `ApiError`."""
-
-    def __init__(self, code: str, message: str, hint: str = "", field: str = "") -> None:
-        super().__init__(message)
-        self.error = api.ApiError(code, message, hint, field)
-
-
 class Api:
-    """Answers requests by the core's state; what must change it is handed on as an event."""
+    """Answers requests by the core's state; what must change it is handed on as an event. `more`: those of the areas."""
 
     def __init__(
-        self, bus: Bus, state: Coordinator, hand_on: Callable[[ev.Event], None], bad: Bad, clock: Callable[[], float]
+        self,
+        bus: Bus,
+        state: Coordinator,
+        hand_on: Callable[[ev.Event], None],
+        bad: Bad,
+        clock: Callable[[], float],
+        more: Endpoints,
     ) -> None:
         self._bus, self._state, self._hand_on, self._bad, self._clock = bus, state, hand_on, bad, clock
         self._tasks: set[asyncio.Task[None]] = set()
         self._result = Decoder(ResultHead)
         self._task = Decoder(TaskHead)
-        table: dict[str, tuple[type, Callable[[Any], Awaitable[Struct]]]] = {
+        table: Endpoints = {
             "fleet.status": (api.Empty, self._status),
             "fleet.functions": (api.Empty, self._functions),
             "fleet.trouble": (api.Empty, self._trouble),
@@ -64,8 +64,9 @@ class Api:
             "task.list": (api.ListRequest, self._task_list),
             "task.info": (api.TaskRequest, self._task_info),
             "task.cancel": (api.CancelRequest, self._task_cancel),
+            **more,
         }
-        self._endpoints: dict[str, tuple[Decoder[Any], Callable[[Any], Awaitable[Struct]]]] = {
+        self._endpoints: dict[str, tuple[Decoder[Any], Answer]] = {
             name: (Decoder(kind), answer) for name, (kind, answer) in table.items()
         }
 

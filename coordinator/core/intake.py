@@ -286,6 +286,7 @@ def _drop_place(state: Coordinator, task: TaskRecord, now: float, out: Out) -> N
 
 def node_changed(state: Coordinator, node: NodeView) -> None:
     """Work out the node's bit in every class that may have one; classes for which it became ready are placed from."""
+    state.changed.add(node.id)
     for cls in state.classes.concerning(node):
         if cls.look_at(node) and cls.pending:
             activate(state, cls)

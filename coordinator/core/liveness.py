@@ -261,6 +261,7 @@ def _forget(state: Coordinator, node: NodeView, now: float, out: Out) -> None:
 
 
 def _leave_memory(state: Coordinator, node: NodeView) -> None:
+    state.changed.add(node.id)
     del state.nodes[node.id]
     state.slots[node.slot] = None
     state.free_slots.append(node.slot)

@@ -54,6 +54,7 @@ class Coordinator:
         self.closed_at: OrderedDict[str, float] = OrderedDict()  # connections that ended lately, the latest last
         # nodes
         self.nodes: dict[str, NodeView] = {}
+        self.changed: set[str] = set()  # ids of those that joined, changed or left since the shell last looked
         self.slots: list[NodeView | None] = []
         self.free_slots: list[int] = []
         self.registering: dict[str, tuple[NodeRegistering, float]] = {}
