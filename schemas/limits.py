@@ -43,8 +43,15 @@ RESULT_AGE_S = 7 * 86_400.0  # results are kept this long
 RESULT_BY_S = 6 * 86_400.0  # later than this after its submission, a result comes as an outcome and is judged
 EVENT_AGE_S = 30 * 86_400.0
 RESULTS_BYTES = 1 << 30  # a full RESULTS stream pauses the intake; it never drops
+CHUNKS_BYTES = (
+    2 << 30
+)  # of artifacts (the broker sets it aside); a full stream refuses new versions until old ones are removed
 EVENTS_BYTES = 512 << 20  # the oldest events go first
 OBJECT_AGE_S = 8 * 86_400.0  # inputs and outputs outlive the results that name them
 DUPLICATE_WINDOW_S = 120.0  # the broker forgets a Nats-Msg-Id after this
 TIMEOUT_MAX_S = 30 * 86_400.0
+APP_REPORT_S = 30.0  # a device says how its apps are at least this often
+CHUNK_BYTES = (
+    256 * 1024
+)  # of an artifact, in one message of FOG_CHUNKS; a device asks for as many at a time as its advice says
 SLEEP_MAX_S = 86_400.0  # the longest gap that a node may announce

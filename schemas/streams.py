@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas import limits
-from schemas.subjects import ROOT, outcome, submit
+from schemas.subjects import ROOT, chunk, outcome, submit
 from schemas.task import TaskPriority
 
 TASKS = "FOG_TASKS"
@@ -20,6 +20,10 @@ NODES = "FOG_nodes"
 LEASES = "FOG_leases"
 JOBS = "FOG_jobs"
 ARTIFACTS = "FOG_artifacts"
+CHUNKS = "FOG_CHUNKS"
+APPS = "FOG_apps"  # `rollout.AppVersion`, under ``<app>.<version>``
+ROLLOUTS = "FOG_rollouts"  # a rollout's specification and where it is, under its id
+ASSIGNED = "FOG_assigned"  # `rollout.Assignment`, under ``<node>.<app>``
 
 LEASE_KEY = "coordinator"  # in the bucket LEASES: who acts (`membership.Holder`)
 COORDINATOR_CONSUMER = "FOG_coordinator_"  # and the term, and what it pulls: ``FOG_coordinator_7_outcomes``
@@ -70,6 +74,20 @@ def configurations(replicas: int = 1) -> list[dict[str, Any]]:
             "duplicate_window": int(limits.DUPLICATE_WINDOW_S * NS),
         },
         _bucket(NODES),
+        _bucket(APPS),
+        _bucket(ROLLOUTS),
+        _bucket(ASSIGNED),
+        {
+            "name": CHUNKS,
+            "subjects": [chunk("*")],
+            "storage": "file",
+            # One message a subject, named by its content: storing it again is refused, and means that it is there.
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "discard_new_per_subject": True,
+            "max_bytes": limits.CHUNKS_BYTES,
+            "allow_direct": True,
+        },
         _bucket(JOBS, max_age=int(limits.OBJECT_AGE_S * NS)),
         _bucket(LEASES, allow_msg_ttl=True, subject_delete_marker_ttl=LEASE_MARKER_S * NS),
         {

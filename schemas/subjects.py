@@ -63,6 +63,16 @@ def event(kind: str, about: str) -> str:
     return f"{ROOT}.event.{kind}.{about}"
 
 
+def app_report(node: str, app: str) -> str:
+    """Core NATS: `rollout.AppReport`."""
+    return f"{ROOT}.app.{node}.{app}"
+
+
+def chunk(digest: str) -> str:
+    """FOG_CHUNKS: the bytes of that digest, once."""
+    return f"{ROOT}.chunk.{digest}"
+
+
 def api(noun: str, verb: str) -> str:
     """Request to the acting coordinator."""
     return f"{ROOT}.api.{noun}.{verb}"
