@@ -97,7 +97,8 @@ class DeviceCapabilities(Struct, frozen=True, omit_defaults=True):
 class DeviceState(Struct, frozen=True, omit_defaults=True):
     """How the device is now. Unset: unchanged since the last beat (or not looked at yet). None: unknown, see `unknown`.
 
-    `cpu_utilization` is 0..1 over all cores. `mains` is true for a device that has no battery.
+    `cpu_utilization` is 0..1 over all cores. `mains` is true for a device that has no battery. `user_idle_s` counts
+    from the last key or pointer movement.
     `sources` and `unknown` come whole, or not at all when neither changed.
     """
 
@@ -113,6 +114,8 @@ class DeviceState(Struct, frozen=True, omit_defaults=True):
     network_type: NetworkType | UnsetType | None = UNSET
     network_metered: bool | UnsetType | None = UNSET
     network_quality: NetworkQuality | UnsetType | None = UNSET
+    screen_on: bool | UnsetType | None = UNSET
+    user_idle_s: Annotated[float, Meta(ge=0, le=1e9)] | UnsetType | None = UNSET
     sources: dict[str, str] | UnsetType = UNSET
     unknown: dict[str, str] | UnsetType = UNSET
 
