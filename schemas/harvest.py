@@ -1,0 +1,54 @@
+"""Harvesting: what a device that works for others only while nobody needs it says of that (SPEC 6)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+
+class HarvestState(StrEnum):
+    """What a harvesting device does, or the first thing that keeps it from working."""
+
+    IDLE = "idle"  # nothing stands against it: it begins in a moment
+    HARVESTING = "harvesting"
+    CHARGING_LOW = "charging_low"
+    THERMAL_THROTTLE = "thermal_throttle"
+    USER_ACTIVE = "user_active"
+    NETWORK_METERED = "network_metered"
+    OUTSIDE_WINDOW = "outside_window"
+    COOLDOWN = "cooldown"
+    DISABLED = "disabled"
+
+
+class HarvestReason(Struct, frozen=True, omit_defaults=True):
+    """One thing that stands against harvesting now. `until`: when it can end at the earliest, in seconds since 1970; 0 where
+    that is not a matter of time. `unknown`: it could not be read, and the owner has not said that nobody uses the device.
+    """
+
+    state: HarvestState
+    text: Annotated[str, Meta(max_length=300)]
+    until: float = 0.0
+    unknown: bool = False
+
+
+class HarvestReport(Struct, frozen=True, omit_defaults=True):
+    """How it stands with one device. `resume_at`: the earliest moment at which it could work (again); 0: only its owner can
+    change that, or it works. `useful_s` is what the current session has worked and not been suspended; `sessions` and
+    `total_s` are since the daemon started. Times in seconds since 1970."""
+
+    state: HarvestState
+    reasons: tuple[HarvestReason, ...] = ()
+    resume_at: float = 0.0
+    session: str = ""
+    session_since: float = 0.0
+    suspended: bool = False
+    useful_s: float = 0.0
+    sessions: int = 0
+    total_s: float = 0.0
+    window: str = ""
+    zone: str = ""
+    headless: bool = False
+    claims: int = 0  # claims on tokens that the broker has not taken yet
+    note: str = ""
