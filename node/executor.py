@@ -8,9 +8,11 @@ import time
 from typing import Protocol
 
 from node.core.attempts import Attempt
+from node.core.burial import Buried
 from node.core.desk import Desk
 from node.core.endings import CANCELLED, DROPPED, LEASE_OVER, TIMEOUT
 from node.core.lanes import Lane
+from node.core.last import Last
 from node.runners.frames import (
     Call,
     CallEach,
@@ -23,6 +25,7 @@ from node.runners.frames import (
     Progressed,
     ToRunner,
     Withdraw,
+    Withdrawn,
 )
 from node.runners.pool import Pool
 from node.runners.runner import Runner
@@ -32,6 +35,12 @@ from schemas.ticks import ticks
 
 log = logging.getLogger("fog.node.executor")
 
+ANSWER_S = (
+    0.3  # for a runner to give back one that is to be stopped; what holds Python's lock for longer is stopped instead
+)
+CUT = "its runner ended with another task"
+NOTHING = Last(0, 0)
+
 
 class Sink(Protocol):
     """What the executor tells of the attempts that it runs. Each handed-over attempt ends in exactly one of the last four,
@@ -39,6 +48,9 @@ class Sink(Protocol):
 
     def started(self, attempt: Attempt) -> None:
         """It has begun."""
+
+    def unstarted(self, attempt: Attempt) -> None:
+        """It had not, after all: the runner has just given it back."""
 
     def printed(self, attempt: Attempt, message: Printed | Progressed) -> None:
         """It wrote or told its progress."""
@@ -53,7 +65,7 @@ class Sink(Protocol):
         """Its runner ended by itself."""
 
     def stopped(self, attempt: Attempt, why: str, began: bool) -> None:
-        """It was stopped, for the reason that `Executor.stop` was given, or ``timeout``."""
+        """It was stopped, for the reason that `Executor.stop` was given, or ``timeout``; or another one took its runner."""
 
 
 class Executor:
@@ -64,7 +76,6 @@ class Executor:
         self.pool = Pool(modules, self._on_message, self._on_gone)
         self._sink = sink
         self._runners: dict[int, Runner] = {}  # by lane number
-        self._keys = 0
         self._loop = asyncio.get_running_loop()
         self._pumping = False
         self._check: asyncio.TimerHandle | None = None
@@ -101,14 +112,10 @@ class Executor:
 
     def _cannot_spawn(self, lane: Lane, error: OSError) -> None:
         log.error("cannot start a runner", extra=fields(error=error))
-        head = self.desk.bury(lane)
-        if head is not None:
-            self._sink.died(head, f"cannot start a runner: {error}", False)
+        self._buried(self.desk.bury(lane, NOTHING), f"cannot start a runner: {error}")
 
     def _message_for(self, attempt: Attempt) -> ToRunner:
-        self._keys += 1
-        attempt.key = key = self._keys
-        run, inputs = attempt.task.run, attempt.inputs
+        key, run, inputs = attempt.key, attempt.task.run, attempt.inputs
         if isinstance(run, FunctionRun):
             files = tuple((file.index, data) for file, data in zip(run.files, inputs, strict=True)) if inputs else ()
             return Call(key, run.name, bytes(run.args), files)
@@ -121,40 +128,83 @@ class Executor:
     def _begin(self, lane: Lane) -> None:
         head = self.desk.begin(lane, self._loop.time())
         if head is not None:
-            head.started_at = time.time()
-            self._sink.started(head)
+            self._started(head)
             self._watch()
+
+    def _started(self, head: Attempt) -> None:
+        head.started_at = time.time()
+        self._sink.started(head)
 
     # Hearing.
 
     def _on_message(self, runner: Runner, message: FromRunner) -> None:
         lane = runner.lane
-        if lane is None or lane.doom:
+        if lane is None:
+            return
+        if isinstance(message, Withdrawn):
+            self._withdrawn(runner, lane, message.keys)
+            return
+        if lane.doomed:
+            self._hear_late(lane, message)
             return
         if isinstance(message, Hello):
             if not message.error:
                 self._begin(lane)
             return
         if not lane.line or lane.line[0].key != message.key:
-            return  # withdrawn
+            return  # said between two
         head = lane.line[0]
         if isinstance(message, Printed) or isinstance(message, Progressed):  # noqa: SIM101 - a union is made anew each time
             self._sink.printed(head, message)
             return
         following = self.desk.advance(lane, self._loop.time(), message.duration_s)
-        if isinstance(message, Finished):
-            self._sink.finished(head, message)
-        else:
-            self._sink.failed(head, message)
+        self._ended(head, message)
         if following is not None:
-            following.started_at = time.time()
-            self._sink.started(following)
+            self._started(following)
         else:
-            del self._runners[lane.number]
             if head.task.exclusive:
                 runner.lease(0.0)
-            self.pool.give_back(runner)
+            self._release(runner, lane)
         self._moved()
+
+    def _ended(self, attempt: Attempt, message: Finished | Failed) -> None:
+        if attempt.stop_why and not attempt.renewed:
+            self._sink.stopped(attempt, attempt.stop_why, True)
+        elif isinstance(message, Finished):
+            self._sink.finished(attempt, message)
+        else:
+            self._sink.failed(attempt, message)
+
+    def _hear_late(self, lane: Lane, message: FromRunner) -> None:
+        """Its runner is being stopped: of the others in its line what it still tells counts."""
+        if not isinstance(message, Finished | Failed):
+            return
+        attempt = self.desk.told_late(lane, message.key, message.duration_s)
+        if attempt is not None:
+            attempt.started_at = attempt.started_at or time.time() - message.duration_s
+            self._ended(attempt, message)
+
+    def _withdrawn(self, runner: Runner, lane: Lane, keys: tuple[int, ...]) -> None:
+        """What the runner gave back waits again, or is stopped without having begun."""
+        head = lane.line[0] if lane.line else None
+        back, following = self.desk.withdrawn(lane, keys, self._loop.time())
+        for attempt in back:
+            if attempt is head:
+                self._sink.unstarted(attempt)
+            if attempt.stop_why:
+                self._stopped(attempt, False)
+        if following is not None:
+            self._started(following)
+        elif back and not lane.line and not lane.doomed:
+            self._release(runner, lane)
+        if lane.line and lane.line[0].stop_why:  # it was not given back: it had begun
+            self._doom(lane)
+        self._watch()
+        self._moved()
+
+    def _release(self, runner: Runner, lane: Lane) -> None:
+        del self._runners[lane.number]
+        self.pool.give_back(runner)
 
     def _on_gone(self, runner: Runner, how: str) -> None:
         lane = runner.lane
@@ -162,30 +212,35 @@ class Executor:
             return
         runner.lane = None
         self._runners.pop(lane.number, None)
-        began = lane.since is not None
         if lane in self.desk.unleased(ticks()):  # it stopped by itself, while this process stood still
-            self.desk.doom(lane, LEASE_OVER)
-        if self.desk.acquit(lane):
-            log.warning("a runner died", extra=fields(how=how))
-            self._moved()
-            return
-        head = self.desk.bury(lane)
-        if head is not None and lane.doom and self.desk.renewed(lane, head):
-            self._go_on(head, lane.doom)
-        elif head is not None and lane.doom:
-            self._sink.stopped(head, lane.doom, began)
-        elif head is not None:
-            log.warning("a runner died", extra=fields(task=head.task.id, how=how))
-            self._sink.died(head, how, True)
+            self.desk.condemn(lane.line[0], LEASE_OVER)
+            self.desk.doom(lane)
+        buried = self.desk.bury(lane, runner.last)
+        if not lane.doomed:
+            log.warning("a runner died", extra=fields(task=buried.blamed and buried.blamed.task.id, how=how))
+        self._buried(buried, how)
         self._moved()
 
-    def _go_on(self, head: Attempt, why: str) -> None:
-        """What was being stopped came again under a newer number: the stop was not meant for that."""
-        head.started_at = 0.0
+    def _buried(self, buried: Buried, how: str) -> None:
+        if buried.blamed is not None:
+            self._sink.died(buried.blamed, how, buried.began)
+        for attempt, began in buried.stopped:
+            self._stopped(attempt, began)
+        for attempt in buried.cut:
+            self._sink.stopped(attempt, CUT, True)
+
+    def _stopped(self, attempt: Attempt, began: bool) -> None:
+        """It was to be stopped, and is. What came again meanwhile, under a newer number, goes on if the stop was not meant for
+        that."""
+        why = attempt.stop_why
+        if not attempt.renewed:
+            self._sink.stopped(attempt, why, began)
+            return
+        attempt.started_at, attempt.stop_why = 0.0, ""
         if why in (CANCELLED, DROPPED, TIMEOUT):
-            self.desk.queue(head)
+            self.desk.queue(attempt)
         else:
-            self._sink.stopped(head, why, False)
+            self._sink.stopped(attempt, why, False)
 
     def _moved(self) -> None:
         self.pump()
@@ -195,29 +250,36 @@ class Executor:
     # Stopping.
 
     def stop(self, task: str, why: str) -> bool:
-        """Stop what runs of that task, its whole process tree; `Sink.stopped` tells when it is over. False: nothing does.
+        """Stop what a runner has of that task, its whole process tree; `Sink.stopped` tells when it is over. False: none does.
 
-        Other attempts of the same runner go back to the queue.
+        What stands behind another one is asked back. A runner that had begun it, or does not answer, is stopped.
         """
         lane = self.desk.lane_of(task)
         if lane is None:
             return False
-        if lane.line[0].task.id != task:  # it stands behind another: take the line back, and it is only queued
-            self._unline(lane)
-            self.pump()
-            return False
-        self._doom(lane, why)
+        attempt = next(one for one in lane.line if one.task.id == task)
+        self.desk.condemn(attempt, why)
+        if attempt is lane.line[0]:
+            self._doom(lane)
+        elif not lane.doomed:
+            self._ask_back(lane, [attempt])
+            self._loop.call_later(ANSWER_S, self._insist, lane, attempt)
         return True
 
-    def _doom(self, lane: Lane, why: str) -> None:
-        if self.desk.doom(lane, why):
+    def _ask_back(self, lane: Lane, attempts: list[Attempt]) -> None:
+        self._runners[lane.number].send([Withdraw(tuple(attempt.key for attempt in attempts))])
+
+    def _insist(self, lane: Lane, attempt: Attempt) -> None:
+        if attempt in lane.line:
+            self._doom(lane)
+
+    def _doom(self, lane: Lane, why: str = "") -> None:
+        """Stop the lane's runner; `why`: for what it does now."""
+        if why:
+            self.desk.condemn(lane.line[0], why)
+        if self.desk.doom(lane):
             self._runners[lane.number].stop()
             self.pump()
-
-    def _unline(self, lane: Lane) -> None:
-        back = self.desk.unline(lane)
-        if back:
-            self._runners[lane.number].send([Withdraw(tuple(attempt.key for attempt in back))])
 
     def leased(self, attempt: Attempt) -> None:
         """Its lease was renewed: its runner is told, which ends by itself should this process stand still."""
@@ -234,7 +296,9 @@ class Executor:
     def stop_all(self, why: str) -> None:
         """Stop everything that runs."""
         for lane in list(self.desk.lanes.open.values()):
-            self._doom(lane, why)
+            for attempt in lane.line:
+                self.desk.condemn(attempt, why)
+            self._doom(lane)
 
     async def until_idle(self, timeout_s: float) -> bool:
         """Wait until nothing runs; False when `timeout_s` ended first."""
@@ -264,6 +328,5 @@ class Executor:
         for lane in self.desk.overdue(now):
             self._doom(lane, TIMEOUT)
         for lane in self.desk.stuck(now):
-            self._unline(lane)
-            self.pump()
+            self._ask_back(lane, self.desk.behind(lane))
         self._watch()

@@ -43,6 +43,10 @@ class Recorder:
             asyncio.get_running_loop().call_later(limits.STARTED_EVENT_S, self._grown)
         self._young[attempt] = None
 
+    def unstarted(self, attempt: Attempt) -> None:
+        """Say nothing of it."""
+        self._young.pop(attempt, None)
+
     def _grown(self) -> None:
         """Tell of those that have run long enough. The eldest is first."""
         now = time.time()

@@ -46,11 +46,18 @@ class Attempt(Struct, eq=False):
     alone: bool = False
     final: bool = False
     leased_until: float = 0.0
+    stop_why: str = ""
+    stop_placement: int = 0
 
     @property
     def placement(self) -> int:
         """The number of this move of the task."""
         return self.work.history.placement
+
+    @property
+    def renewed(self) -> bool:
+        """Whether it came again under a newer number since it was to be stopped: the stop was not said of that."""
+        return bool(self.stop_why) and self.placement != self.stop_placement
 
 
 def attempt_of(task: Task, work: Work, seq: int, reply: str) -> Attempt:

@@ -13,8 +13,10 @@ from heapq import heappop, heappush
 from itertools import islice
 
 from node.core.attempts import Attempt, Place, Taken
+from node.core.burial import Buried, judge
 from node.core.endings import CANCELLED
 from node.core.lanes import BATCH_S, LINE_S, QUICK_S, STUCK_S, Lane, Lanes, Room
+from node.core.last import Last
 from node.core.pace import Pace
 from node.core.recent import Recent
 from schemas import limits
@@ -33,6 +35,7 @@ class Desk:
         self.paused = False  # nothing more is started
         self._queue: list[tuple[tuple[int, float, int], int, Attempt]] = []
         self._pushed = 0
+        self._keys = 0
 
     # Arriving.
 
@@ -104,6 +107,8 @@ class Desk:
                 break
             heappop(self._queue)
             attempt.place = Place.LINED
+            self._keys += 1
+            attempt.key = self._keys
             lane.line.append(attempt)
             lane.load_s += attempt.estimate_s
             given.setdefault(lane.number, (lane, []))[1].append(attempt)
@@ -156,58 +161,74 @@ class Desk:
         return [
             lane
             for lane in self.lanes.open.values()
-            if lane.line and not lane.doom and lane.line[0].task.exclusive and ticks >= lane.line[0].leased_until
+            if lane.line and not lane.doomed and lane.line[0].task.exclusive and ticks >= lane.line[0].leased_until
         ]
 
     # Stopping.
 
-    def doom(self, lane: Lane, why: str) -> bool:
-        """The lane's runner is to be stopped: all but its head go back to the queue, as if never handed over.
+    def condemn(self, attempt: Attempt, why: str) -> None:
+        """It is to be stopped. The first reason stays, but for a cancel: from then on nothing is said of it."""
+        if not attempt.stop_why or why == CANCELLED:
+            attempt.stop_why, attempt.stop_placement = why, attempt.placement
 
-        False when it is being stopped already. Then the first reason stays, but for a cancel: whatever the head was stopped
-        for, from now on nothing is said of it, and it does not begin again.
-        """
-        stopping = bool(lane.doom)
-        if not stopping or why == CANCELLED:
-            lane.doom = why
-            lane.doomed = lane.line[0].placement if lane.line else 0
-        self.unline(lane)
+    def doom(self, lane: Lane) -> bool:
+        """The lane's runner is to be stopped; nothing of its line goes elsewhere before it is gone. False: it is already."""
+        stopping, lane.doomed = lane.doomed, True
         return not stopping
 
-    def renewed(self, lane: Lane, head: Attempt) -> bool:
-        """Whether the buried head has come again under a newer number while its lane was being stopped."""
-        return head.placement != lane.doomed
+    def behind(self, lane: Lane) -> list[Attempt]:
+        """What stands behind the lane's head, in order: the runner can be asked to give it back."""
+        return list(islice(lane.line, 1, None))
 
-    def unline(self, lane: Lane) -> list[Attempt]:
-        """Take back what stands behind the lane's head, in order; also of a head that has not begun yet, the rest."""
-        back = []
-        while len(lane.line) > 1:
-            attempt = lane.line.pop()
-            lane.load_s -= attempt.estimate_s
-            self.queue(attempt)
-            back.append(attempt)
-        return back[::-1]
+    def withdrawn(self, lane: Lane, keys: tuple[int, ...], now: float) -> tuple[list[Attempt], Attempt | None]:
+        """The runner has given these back without beginning them: they wait again, but for those that are to be stopped.
 
-    def acquit(self, lane: Lane) -> bool:
-        """The lane's runner ended by itself: if several stood in its line nobody is blamed, and each runs alone next.
-
-        Runners answer in batches: the first of them may have been through without having said so. False, and nothing is
-        done, where only one can have been the cause.
+        Returns them all, and the lane's new head if its head was among them. A lane that has nothing left is closed, unless
+        its runner is being stopped: that holds its room until it is gone.
         """
-        if lane.doom or lane.since is None or len(lane.line) < 2:
-            return False
-        for attempt in lane.line:
-            attempt.alone = True
-        self.unline(lane)
-        self.lanes.close(lane)
-        self.queue(lane.line.popleft())
-        return True
+        named = frozenset(keys)
+        back = [attempt for attempt in lane.line if attempt.key in named]
+        if not back:
+            return [], None
+        head = lane.line[0]
+        for attempt in back:
+            self._take_out(lane, attempt)
+            self._wait_again(attempt)
+        if lane.doomed:
+            return back, None
+        if not lane.line:
+            self.lanes.close(lane)
+        return back, self.begin(lane, now) if head in back else None
 
-    def bury(self, lane: Lane) -> Attempt | None:
-        """The lane's runner is gone: frees its room and returns the head, whose end is for the caller to say."""
-        self.unline(lane)
+    def _take_out(self, lane: Lane, attempt: Attempt) -> None:
+        lane.line.remove(attempt)
+        lane.load_s -= attempt.estimate_s
+
+    def _wait_again(self, attempt: Attempt) -> None:
+        """As if never handed over; of what is to be stopped the end is for the caller to say."""
+        attempt.started_at = 0.0
+        if not attempt.stop_why:
+            self.queue(attempt)
+
+    def told_late(self, lane: Lane, key: int, duration_s: float) -> Attempt | None:
+        """A runner that is being stopped is through with one that is not to be stopped: it is taken out of the line, and
+        returned. Of what is to be stopped no end counts any more (None)."""
+        attempt = next((a for a in lane.line if a.key == key and not a.stop_why), None)
+        if attempt is not None:
+            self._take_out(lane, attempt)
+            self.pace.learn(attempt.pace, duration_s, attempt.items)
+        return attempt
+
+    def bury(self, lane: Lane, last: Last | None) -> Buried:
+        """The lane's runner is gone, and `last` is what it wrote down: frees its room, lets wait again what had not begun, and
+        says what the others came to, whose ends are for the caller to say."""
+        buried = judge(lane, last)
         self.lanes.close(lane)
-        return lane.line.popleft() if lane.line else None
+        lane.line.clear()
+        for attempt in buried.again:
+            attempt.alone = attempt.alone or buried.alone
+            self._wait_again(attempt)
+        return buried
 
     def overdue(self, now: float) -> list[Lane]:
         """Lanes whose head ran longer than its timeout."""
@@ -216,7 +237,7 @@ class Desk:
             for lane in self.lanes.open.values()
             if lane.since is not None
             and lane.line
-            and not lane.doom
+            and not lane.doomed
             and now >= lane.since + lane.line[0].task.timeout_s
         ]
 
@@ -225,7 +246,10 @@ class Desk:
         found = [
             lane
             for lane in self.lanes.open.values()
-            if lane.since is not None and len(lane.line) > 1 and not lane.doom and now >= lane.since + STUCK_S
+            if lane.since is not None
+            and len(lane.line) > 1
+            and not (lane.doomed or lane.slow)
+            and now >= lane.since + STUCK_S
         ]
         for lane in found:
             lane.slow = True
@@ -238,9 +262,9 @@ class Desk:
     def next_check(self) -> float | None:
         """When `overdue` or `stuck` can next have something to say, or None while nothing runs."""
         ends = [
-            lane.since + (STUCK_S if len(lane.line) > 1 else lane.line[0].task.timeout_s)
+            lane.since + (STUCK_S if len(lane.line) > 1 and not lane.slow else lane.line[0].task.timeout_s)
             for lane in self.lanes.open.values()
-            if lane.since is not None and lane.line and not lane.doom
+            if lane.since is not None and lane.line and not lane.doomed
         ]
         return min(ends, default=None)
 

@@ -30,8 +30,8 @@ class Room(Struct, frozen=True):
 class Lane(Struct, eq=False):
     """One runner's line. The head runs from `since` on (None: its runner is still starting).
 
-    `doom`: why it is being stopped, `doomed` its head's placement then. `slow`: its head was thought quick and is not, so
-    nothing is lined up behind it.
+    What stands behind it stays there until the runner said that it gave it back, or is gone: it may have begun already.
+    `doomed`: its runner is being stopped. `slow`: its head was thought quick and is not, so nothing is lined up behind it.
     """
 
     number: int
@@ -41,8 +41,7 @@ class Lane(Struct, eq=False):
     line: deque[Attempt] = field(default_factory=deque)
     load_s: float = 0.0
     since: float | None = None
-    doom: str = ""
-    doomed: int = 0
+    doomed: bool = False
     slow: bool = False
 
 
@@ -78,7 +77,7 @@ class Lanes:
         """A lane that the quick attempt can stand in without its line growing beyond `up_to_s`."""
         needs, load = attempt.task.needs, attempt.estimate_s
         for lane in self.open.values():
-            if lane.pace != attempt.pace or lane.doom or lane.slow or not lane.line or len(lane.line) >= LINE_MAX:
+            if lane.pace != attempt.pace or lane.doomed or lane.slow or not lane.line or len(lane.line) >= LINE_MAX:
                 continue
             if lane.line[0].alone:
                 continue

@@ -22,32 +22,17 @@ from typing import NoReturn
 from node.runners import tree
 from node.runners.calls import Function
 from node.runners.capture import Capture
-from node.runners.deadline import Deadline
-from node.runners.frames import (
-    FRAME_MAX,
-    HEAD,
-    Call,
-    CallEach,
-    Failed,
-    FromRunner,
-    Hello,
-    Launch,
-    Printed,
-    Progressed,
-    ToRunner,
-    Withdraw,
-    decode_to_runner,
-    frame,
-)
+from node.runners.frames import Call, CallEach, Failed, FromRunner, Hello, Launch, Printed, Progressed, frame
+from node.runners.inbox import Inbox, Job
+from node.runners.page import Page
 from node.runners.program import run
 from node.runners.work import Stopped, call, call_each, explain, sendable
 from schemas.errors import FogError
 from schemas.ticks import ticks
 
 FLUSH_S = 0.01  # answers and output wait no longer than this
-LOOK_S = 0.005  # after a call that took longer than this, look whether the rest was withdrawn
+LOOK_S = 0.005  # after a call that took longer than this, look whether the rest is asked back
 TEXT_MAX = 64 * 1024  # characters of output waiting before the printing call itself has to send them
-RECV_MAX = 1 << 18
 FINISH_S = 0.4  # less than `runner.GRACE_S`
 ENDED = 143  # 128 + SIGTERM
 
@@ -55,17 +40,16 @@ ENDED = 143  # 128 + SIGTERM
 class Runner:
     """The process's one state: the socket, what is to do, what is to be said."""
 
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        self._sock, self._deadline = sock, deadline
-        self._in = bytearray()
-        self._todo: deque[ToRunner] = deque()
+    def __init__(self, sock: socket.socket, page: Page) -> None:
+        self._sock, self._page = sock, page
         self._out: deque[FromRunner] = deque()
+        self._inbox = Inbox(sock, page, self._out.append, self._die)
         self._text = 0
         self._sending = threading.Lock()
         self._key = 0
         self._functions: dict[str, Function] = {}
         self._wake_reader, self._wake_writer = os.pipe()
-        self._busy = False
+        self._busy = True  # importing
         self._copy = False  # a child that a function forked
         self._progressed: Progressed | None = None  # the latest, not sent yet
         self._capture = Capture(self._print)
@@ -87,6 +71,7 @@ class Runner:
         except FogError as problem:
             error = problem.message
         self._out.append(Hello(tuple(f.offer() for f in self._functions.values()), error))
+        self._busy = False
         self._flush()
 
     def _load(self, modules: list[str]) -> None:
@@ -127,24 +112,28 @@ class Runner:
 
     def work(self) -> None:
         """Do what comes, until the daemon goes or says stop."""
+        inbox = self._inbox
         while True:
-            while not self._todo:
-                self._receive(wait=True)
+            inbox.wait()
             self._busy = True
             os.write(self._wake_writer, b"x")
             looked = time.perf_counter()
-            while self._todo:
-                self._do(self._todo.popleft())
+            while (job := self._next()) is not None:
+                self._do(job)
                 now = time.perf_counter()
                 if now - looked > LOOK_S:
-                    self._receive(wait=False)
+                    inbox.look()
                     looked = now
             self._busy = False
             self._flush()
 
-    def _do(self, job: ToRunner) -> None:
-        if isinstance(job, Withdraw):
-            return
+    def _next(self) -> Job | None:
+        """What to begin now. Whatever a function made of being stopped: nothing more."""
+        if self._stopping:
+            raise Stopped
+        return self._inbox.begin()
+
+    def _do(self, job: Job) -> None:
         self._key = job.key
         answer: FromRunner
         if isinstance(job, Launch):
@@ -159,6 +148,7 @@ class Runner:
         if self._copy:  # the child of a function that forked and came back twice: one answer is enough
             sys.stdout.flush()
             os._exit(0)
+        self._page.is_through(job.key)
         self._capture.drain()
         self._key = 0
         if self._progressed is not None:
@@ -176,41 +166,6 @@ class Runner:
             except FileNotFoundError:  # what it went to is gone
                 pass
             os.chdir(self._home)
-
-    def _receive(self, wait: bool) -> None:
-        while not self._parse():
-            if not wait and not select.select([self._sock], (), (), 0)[0]:
-                return
-            block = self._sock.recv(RECV_MAX)
-            if not block:
-                self._die()
-            if not self._in and len(block) > HEAD and len(block) == HEAD + int.from_bytes(block[:HEAD], "big"):
-                for message in decode_to_runner(memoryview(block)[HEAD:]):  # just one frame, which is the usual
-                    self._take(message)
-                return
-            self._in += block
-
-    def _parse(self) -> bool:
-        """Take whole frames out of what was received; whether there was one."""
-        found = False
-        while len(self._in) >= HEAD:
-            size = int.from_bytes(self._in[:HEAD], "big")
-            if size > FRAME_MAX:
-                self._die()
-            if len(self._in) < HEAD + size:
-                break
-            messages = decode_to_runner(memoryview(self._in)[HEAD : HEAD + size].tobytes())
-            del self._in[: HEAD + size]
-            found = True
-            for message in messages:
-                self._take(message)
-        return found
-
-    def _take(self, message: ToRunner) -> None:
-        if isinstance(message, Withdraw):
-            self._todo = deque(job for job in self._todo if isinstance(job, Withdraw) or job.key not in message.keys)
-        else:
-            self._todo.append(message)
 
     # Saying.
 
@@ -242,7 +197,7 @@ class Runner:
     # Watching.
 
     def _watch(self) -> None:
-        """On a thread: notice that the daemon is gone; while busy, send what waits and read the descriptors."""
+        """On a thread: notice that the daemon is gone; while busy, send what waits, and read the descriptors and what comes."""
         if not hasattr(select, "poll"):
             self._watch_plainly()
         poll = select.poll()
@@ -260,8 +215,10 @@ class Runner:
                     os.read(self._wake_reader, 4096)
                 elif fd in pipes and not pipes[fd].drain():
                     poll.unregister(fd)  # nobody can write there any more: a function put something else in its place
-            if self._deadline.passed(ticks()):
+            if self._page.is_over(ticks()):
                 self._die()  # its lease is over, and the daemon stands still
+            if self._busy:
+                self._look()
             if self._out or self._progressed is not None:
                 self._try_flush()
 
@@ -272,8 +229,16 @@ class Runner:
         while True:
             time.sleep(FLUSH_S)
             self._capture.drain()
+            self._look()
             if self._out or self._progressed is not None:
                 self._try_flush()
+
+    def _look(self) -> None:
+        """What is asked back must not wait for a long call to end."""
+        try:
+            self._inbox.look()
+        except OSError:
+            self._die()
 
     def _try_flush(self) -> None:
         try:
@@ -309,7 +274,7 @@ def main() -> None:
     """Run until the daemon is gone or asks to stop."""
     _become_subreaper()
     fds = sys.argv[1].split(",")
-    runner = Runner(socket.socket(fileno=int(fds[0])), Deadline(int(fds[1])))
+    runner = Runner(socket.socket(fileno=int(fds[0])), Page(int(fds[1])))
     try:
         runner.start(sys.argv[2:])
         runner.work()

@@ -45,7 +45,7 @@ class Launch(Struct, frozen=True, array_like=True, tag=2):
 
 
 class Withdraw(Struct, frozen=True, array_like=True, tag=3):
-    """Do not run these; whatever they still answer is not listened to."""
+    """Give these back, as far as they have not begun: the answer is `Withdrawn`."""
 
     keys: tuple[int, ...]
 
@@ -102,7 +102,13 @@ class Progressed(Struct, frozen=True, array_like=True, tag=4):
     text: str
 
 
-FromRunner = Hello | Finished | Failed | Printed | Progressed
+class Withdrawn(Struct, frozen=True, array_like=True, tag=5):
+    """These it has not begun, and never will. Of those asked for and not named it tells the end."""
+
+    keys: tuple[int, ...]
+
+
+FromRunner = Hello | Finished | Failed | Printed | Progressed | Withdrawn
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_to_runner = msgspec.msgpack.Decoder(list[ToRunner]).decode

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from node.core.lanes import Lane
+from node.core.last import Last
 from node.runners import tree
-from node.runners.deadline import Deadline
 from node.runners.frames import FRAME_MAX, HEAD, FromRunner, ToRunner, decode_from_runner, frame
+from node.runners.page import Page
 from schemas.procs import how_it_ended
 
 log = logging.getLogger("fog.node.runner")
@@ -27,7 +28,8 @@ WAIT_S = 0.01  # between two looks for the exit code of a process whose socket h
 
 
 class Runner:
-    """A child process that runs one thing at a time. `lane` is what it works on now; `ready` once it said hello."""
+    """A child process that runs one thing at a time. `lane` is what it works on now; `ready` once it said hello; `last`, once
+    it is gone, what it did last."""
 
     def __init__(
         self,
@@ -39,6 +41,7 @@ class Runner:
         self.ready = False
         self.idle_since = 0.0
         self.error = ""
+        self.last: Last | None = None
         self._on_message, self._on_gone = on_message, on_gone
         self._loop = asyncio.get_running_loop()
         self._in = bytearray()
@@ -46,7 +49,7 @@ class Runner:
         self._unsent = bytearray()
         self._stopping = False
         self._gone = False
-        self._deadline = Deadline.new()
+        self._page = Page.new()
         self._sock, self._process = self._spawn(modules)
         self.pid = self._process.pid
         self._modules = modules
@@ -63,10 +66,10 @@ class Runner:
             startup.lpAttributeList = {"handle_list": [theirs.fileno()]}
             more["startupinfo"] = startup
         else:
-            more.update(pass_fds=(theirs.fileno(), self._deadline.fd), start_new_session=True)
+            more.update(pass_fds=(theirs.fileno(), self._page.fd), start_new_session=True)
         # As this process was started: with -P where what lies in the current folder must not stand in for our packages.
         safe = ["-P"] if sys.flags.safe_path else []
-        argv = [sys.executable, *safe, "-m", "node.runners.child", f"{theirs.fileno()},{self._deadline.fd}", *modules]
+        argv = [sys.executable, *safe, "-m", "node.runners.child", f"{theirs.fileno()},{self._page.fd}", *modules]
         with theirs:
             return ours, subprocess.Popen(argv, stdin=subprocess.DEVNULL, **more)
 
@@ -84,7 +87,7 @@ class Runner:
 
     def lease(self, until: float) -> None:
         """What it works on may run until these ticks; 0: as long as it takes."""
-        self._deadline.set(until + GUARD_S if until else 0.0)
+        self._page.end_by(until + GUARD_S if until else 0.0)
 
     # Talking.
 
@@ -187,7 +190,6 @@ class Runner:
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
-        self._deadline.close()
         self._await_exit(100)
 
     def _await_exit(self, looks: int) -> None:
@@ -198,4 +200,6 @@ class Runner:
             self._loop.call_later(WAIT_S, self._await_exit, looks - 1)
             return
         tree.send(tree.in_session(self.pid), tree.KILL)
+        self.last = self._page.last()
+        self._page.close()
         self._on_gone(self, self.error or f"the runner ended: {how_it_ended(code)}")

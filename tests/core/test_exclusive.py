@@ -200,14 +200,14 @@ class Node:
             self.stop(lane, now)
         for at, lane in self.stopping:
             if at <= now:
-                head = self.desk.bury(lane)
-                assert head is not None
+                ((head, _),) = self.desk.bury(lane, None).stopped
                 self.desk.forget(head)  # the worst case: that it was stopped is told to nobody
         self.stopping = [one for one in self.stopping if one[0] > now]
         self.lanes += [lane for lane, _ in self.desk.assign(ticks)]
 
     def stop(self, lane: Lane, now: float) -> None:
-        self.desk.doom(lane, "over")
+        self.desk.condemn(lane.line[0], "over")
+        self.desk.doom(lane)
         self.lanes.remove(lane)
         self.stopping.append((now + limits.EXCLUSIVE_STOP_S / self.speed, lane))
 

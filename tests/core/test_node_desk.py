@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import settings
@@ -11,9 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec import Raw
 
 from node.core.attempts import Attempt, Place, Taken, attempt_of
+from node.core.burial import Buried
 from node.core.desk import Desk
 from node.core.endings import CANCELLED, DROPPED
 from node.core.lanes import LINE_MAX, LINE_S, STUCK_S, Lane, Room
+from node.core.last import Last
 from node.core.recent import RECENT_MAX, Recent
 from schemas.task import CommandRun, FunctionRun, History, MapRun, Needs, Task, TaskPriority, Work
 
@@ -140,7 +143,11 @@ def test_a_line_goes_on_elsewhere_when_its_head_turns_out_to_be_slow() -> None:
     assert desk.stuck(10.0 + STUCK_S / 2) == []
     assert desk.next_check() == 10.0 + STUCK_S
     assert desk.stuck(10.0 + STUCK_S) == [lane]
-    assert [a.task.id for a in desk.unline(lane)] == ["t1", "t2", "t3"]
+    assert desk.stuck(11.0) == [] and desk.next_check() == 110.0, "it is known: now its timeout counts"
+    behind = desk.behind(lane)
+    assert [a.task.id for a in behind] == ["t1", "t2", "t3"]
+    assert started(desk) == [], "they may have begun: they stay until the runner has given them back"
+    assert desk.withdrawn(lane, tuple(a.key for a in behind), 11.0) == (behind, None)
     assert started(desk) == [["t1", "t2", "t3"]]
     arrive(desk, attempt("t9", seq=9))
     assert lane.number not in {given.number for given, _ in desk.assign()}, "nothing is lined up behind it again"
@@ -154,68 +161,155 @@ def test_the_timeout_counts_from_the_moment_an_attempt_is_at_the_head_of_a_ready
     desk.begin(lane, 100.0)
     assert desk.overdue(104.9) == []
     assert desk.overdue(105.0) == [lane]
-    desk.doom(lane, "timeout")
+    desk.doom(lane)
     assert desk.overdue(200.0) == [], "it is being stopped already"
 
 
-def test_stopping_a_runner_sends_all_but_its_head_back_to_their_old_turn() -> None:
-    desk = Desk(Room(1, 1.0, 1000))
+def lined_up(desk: Desk, count: int = 3, begun: bool = True) -> tuple[Lane, list[Attempt]]:
+    """A lane with so many quick attempts in its line, named t0 and so on."""
     run_one(desk)
-    for i in range(3):
+    for i in range(count):
         arrive(desk, attempt(f"t{i}", seq=i))
-    ((lane, _),) = desk.assign()
-    desk.begin(lane, 0.0)
-    desk.doom(lane, "cancelled")
-    assert started(desk) == [], "its room is held until it is gone"
-    head = desk.bury(lane)
-    assert head is not None and head.task.id == "t0"
-    desk.close(head)
-    desk.settle(head, final=True)
+    ((lane, line),) = desk.assign()
+    if begun:
+        desk.begin(lane, 0.0)
+    return lane, line
+
+
+def names(attempts: Iterable[Attempt]) -> list[str]:
+    return [one.task.id for one in attempts]
+
+
+def test_what_a_runner_does_not_give_back_had_begun_and_goes_on() -> None:
+    desk = Desk(Room(1, 1.0, 1000))
+    lane, (t0, t1, t2) = lined_up(desk)
+    assert desk.withdrawn(lane, (t2.key,), 1.0) == ([t2], None)
+    assert desk.advance(lane, 1.0, 0.1) is t1
+    assert names(desk.waiting()) == ["t2"]
+    assert t0 not in lane.line and desk.advance(lane, 1.1, 0.1) is None
+    assert started(desk) == [["t2"]]
+
+
+def test_a_runner_may_give_back_what_seemed_to_have_begun() -> None:
+    """It was through with the one before when it was asked."""
+    desk = Desk(Room(1, 1.0, 1000))
+    lane, (_, t1, t2) = lined_up(desk)
+    desk.advance(lane, 1.0, 0.0001)
+    t1.started_at = 5.0
+    arrive(desk, attempt("t3", seq=3))
+    ((same, (t3,)),) = desk.assign()
+    assert same is lane
+    assert desk.withdrawn(lane, (t1.key, t2.key), 2.0) == ([t1, t2], t3)
+    assert (lane.since, t1.started_at) == (2.0, 0.0)
+    assert desk.withdrawn(lane, (t3.key,), 2.0) == ([t3], None)
+    assert not desk.lanes.open, "it has nothing left"
+    assert desk.withdrawn(lane, (t1.key,), 3.0) == ([], None), "it was said before"
+
+
+def test_one_that_is_to_be_stopped_does_not_wait_again_when_it_is_given_back() -> None:
+    desk = Desk(Room(1, 1.0, 1000))
+    lane, (_, t1, t2) = lined_up(desk)
+    desk.condemn(t1, CANCELLED)
+    assert desk.withdrawn(lane, (t1.key, t2.key), 1.0) == ([t1, t2], None)
+    assert names(desk.waiting()) == ["t2"]
+
+
+def test_nothing_of_a_stopped_runners_line_begins_elsewhere_before_it_is_gone() -> None:
+    desk = Desk(Room(1, 1.0, 1000))
+    lane, (t0, t1, t2) = lined_up(desk)
+    desk.condemn(t0, CANCELLED)
+    assert desk.doom(lane) and not desk.doom(lane)
+    assert started(desk) == [] and desk.waiting() == []
+    buried = desk.bury(lane, Last(t0.key, 0))
+    assert buried == Buried(stopped=((t0, True),), again=(t1, t2))
+    desk.close(t0)
+    desk.settle(t0, final=True)
     assert started(desk) == [["t1", "t2"]]
 
 
-def test_a_cancel_counts_also_where_the_runner_is_being_stopped_for_another_reason() -> None:
+def test_what_a_stopped_runner_had_begun_besides_is_told() -> None:
+    """It was through with the head when it was stopped for it, and had turned to the next."""
+    desk = Desk(Room(1, 1.0, 1000))
+    lane, (t0, t1, t2) = lined_up(desk)
+    desk.condemn(t0, CANCELLED)
+    desk.doom(lane)
+    assert desk.bury(lane, Last(t1.key, t0.key)) == Buried(stopped=((t0, True),), cut=(t1,), again=(t2,))
+
+
+def test_a_stopped_runner_may_still_tell_what_it_is_through_with_but_not_of_what_it_was_stopped_for() -> None:
+    desk = Desk(Room(1, 1.0, 1000))
+    lane, (t0, t1, t2) = lined_up(desk)
+    desk.condemn(t0, CANCELLED)
+    desk.doom(lane)
+    assert desk.told_late(lane, t0.key, 0.1) is None
+    assert desk.told_late(lane, t1.key, 0.1) is t1
+    assert desk.bury(lane, Last(t2.key, t1.key)) == Buried(stopped=((t0, True),), cut=(t2,))
+
+
+def test_a_cancel_counts_also_where_it_is_being_stopped_for_another_reason() -> None:
     """It was dropped, came again under a newer number, and was cancelled: it must not begin once more."""
     desk = Desk(ROOM)
     arrive(desk, attempt("t", 1))
-    ((lane, _),) = desk.assign()
+    ((lane, (one,)),) = desk.assign()
     desk.begin(lane, 0.0)
-    assert desk.doom(lane, DROPPED)
+    desk.condemn(one, DROPPED)
+    desk.doom(lane)
     arrive(desk, attempt("t", 2, seq=1))
-    assert not desk.doom(lane, CANCELLED), "its runner is being stopped already"
-    head = desk.bury(lane)
-    assert head is not None and (lane.doom, desk.renewed(lane, head)) == (CANCELLED, False)
+    assert one.renewed, "the drop was not meant for the newer number"
+    desk.condemn(one, CANCELLED)
+    assert desk.bury(lane, Last(one.key, 0)) == Buried(stopped=((one, True),))
+    assert (one.stop_why, one.renewed) == (CANCELLED, False)
 
 
 def test_no_other_reason_takes_the_place_of_the_first() -> None:
     desk = Desk(ROOM)
     arrive(desk, attempt("t", 1))
-    ((lane, _),) = desk.assign()
-    desk.doom(lane, CANCELLED)
+    ((_, (one,)),) = desk.assign()
+    desk.condemn(one, CANCELLED)
     arrive(desk, attempt("t", 2, seq=1))
-    assert not desk.doom(lane, "the node is going down")
-    head = desk.bury(lane)
-    assert head is not None and (lane.doom, desk.renewed(lane, head)) == (CANCELLED, True)
+    desk.condemn(one, "the node is going down")
+    assert (one.stop_why, one.renewed) == (CANCELLED, True)
 
 
-def test_of_several_in_a_dead_runners_line_none_is_blamed_until_it_dies_alone() -> None:
-    """The runner may have been through with the first and not have said so yet."""
+# A runner that ended by itself: `begun` and `through` are places in the line of three, counted from 1.
+
+
+@pytest.mark.parametrize(
+    ("begun", "through", "blamed", "cut", "again"),
+    [
+        (0, 0, "t0", [], ["t1", "t2"]),  # before it began anything: that must not go on for ever
+        (1, 0, "t0", [], ["t1", "t2"]),
+        (2, 1, "t1", ["t0"], ["t2"]),  # t0 was through, and its answer had not been sent
+        (3, 2, "t2", ["t0", "t1"], []),
+        (1, 1, None, ["t0"], ["t1", "t2"]),  # between two
+        (3, 3, None, ["t0", "t1", "t2"], []),
+    ],
+)
+def test_the_one_on_which_a_runner_ended_is_blamed_and_what_it_had_not_begun_waits_again(
+    begun: int, through: int, blamed: str | None, cut: list[str], again: list[str]
+) -> None:
     desk = Desk(Room(2, 2.0, 1000))
-    run_one(desk)
-    for i in range(3):
-        arrive(desk, attempt(f"t{i}", seq=i))
-    ((lane, _),) = desk.assign()
-    desk.begin(lane, 0.0)
-    assert desk.acquit(lane)
+    lane, line = lined_up(desk, begun=begun > 0)
+    before = line[0].key - 1  # of what the runner did earlier
+    buried = desk.bury(lane, Last(before + begun, before + through))
+    assert (buried.blamed and buried.blamed.task.id) == blamed
+    assert buried.began is (blamed is not None and begun > 0)
+    assert (names(buried.cut), names(buried.again), buried.stopped) == (cut, again, ())
+    assert not desk.lanes.open and names(desk.waiting()) == again
+
+
+def test_where_a_runner_can_write_nothing_down_none_of_several_is_blamed_until_it_dies_alone() -> None:
+    """It may have been through with the first and not have said so yet."""
+    desk = Desk(Room(2, 2.0, 1000))
+    lane, _ = lined_up(desk)
+    assert names(desk.bury(lane, None).again) == ["t0", "t1", "t2"]
     arrive(desk, attempt("t3", seq=3))
     alone = desk.assign()
-    assert [[a.task.id for a in attempts] for _, attempts in alone] == [["t0"], ["t1"]], "nothing stands behind them"
-    first = alone[0][0]
+    assert [names(attempts) for _, attempts in alone] == [["t0"], ["t1"]], "nothing stands behind them"
+    first, (t0,) = alone[0]
     desk.begin(first, 1.0)
-    assert not desk.acquit(first), "now it can only have been t0"
-    head = desk.bury(first)
-    assert head is not None and head.task.id == "t0"
-    desk.close(head)
+    assert desk.bury(first, None) == Buried(t0, True), "now it can only have been t0"
+    desk.close(t0)
     assert started(desk) == [["t2"]]
 
 
@@ -397,10 +491,10 @@ class AnyOrder(RuleBasedStateMachine):
     def a_runner_is_ready(self) -> None:
         self.desk.begin(self.lanes(begun=False)[0], self.now)
 
-    @precondition(lambda self: any(not lane.doom for lane in self.lanes(begun=True)))
+    @precondition(lambda self: any(not lane.doomed for lane in self.lanes(begun=True)))
     @rule(duration_s=st.sampled_from([0.0001, 0.003, 1.0]), good=st.booleans())
     def a_head_ends(self, duration_s: float, good: bool) -> None:
-        lane = next(lane for lane in self.lanes(begun=True) if not lane.doom)
+        lane = next(lane for lane in self.lanes(begun=True) if not lane.doomed)
         head = lane.line[0]
         self.now += duration_s
         self.desk.advance(lane, self.now, duration_s)
@@ -415,16 +509,34 @@ class AnyOrder(RuleBasedStateMachine):
         self.desk.settle(one, final=one.estimate_s > 0)
 
     @precondition(lambda self: self.desk.lanes.open)
-    @rule(die=st.booleans())
-    def a_runner_is_stopped_or_dies(self, die: bool) -> None:
+    @rule(number=st.integers(0, 9), cancel=st.booleans())
+    def one_in_a_line_is_to_be_stopped(self, number: int, cancel: bool) -> None:
         lane = next(iter(self.desk.lanes.open.values()))
-        if not die:
-            self.desk.doom(lane, "cancelled")
-        if self.desk.acquit(lane):
-            return
-        head = self.desk.bury(lane)
-        if head is not None:
-            self.desk.close(head)
+        self.desk.condemn(lane.line[number % len(lane.line)], CANCELLED if cancel else "drained")
+        if number == 0:
+            self.desk.doom(lane)
+
+    @precondition(lambda self: self.desk.lanes.open)
+    @rule(begun=st.integers(0, 3), through=st.integers(0, 3), known=st.booleans())
+    def a_runner_is_gone(self, begun: int, through: int, known: bool) -> None:
+        lane = next(iter(self.desk.lanes.open.values()))
+        before = lane.line[0].key - 1
+        last = Last(before + begun, before + min(begun, through)) if known else None
+        buried = self.desk.bury(lane, last)
+        for one in (buried.blamed, *buried.cut, *(one for one, _ in buried.stopped)):
+            if one is not None:
+                self.desk.close(one)
+
+    @precondition(lambda self: self.desk.lanes.open)
+    @rule(first=st.integers(0, 3))
+    def a_runner_gives_back(self, first: int) -> None:
+        lane = next(iter(self.desk.lanes.open.values()))
+        if lane.since is None or lane.doomed:
+            first = max(first, 1)  # what it has not begun stays at its head
+        back, _ = self.desk.withdrawn(lane, tuple(a.key for a in list(lane.line)[first:]), self.now)
+        for one in back:
+            if one.stop_why:
+                self.desk.close(one)
 
     @precondition(lambda self: self.desk.waiting())
     @rule(drop=st.booleans())
@@ -440,7 +552,7 @@ class AnyOrder(RuleBasedStateMachine):
     def a_slow_head_loses_its_line(self) -> None:
         self.now += STUCK_S
         for lane in self.desk.stuck(self.now):
-            self.desk.unline(lane)
+            self.desk.withdrawn(lane, tuple(a.key for a in self.desk.behind(lane) if not a.stop_why), self.now)
 
     @invariant()
     def never_more_than_the_room(self) -> None:

@@ -63,6 +63,9 @@ class Ends:
     def started(self, attempt: Attempt) -> None:
         pass
 
+    def unstarted(self, attempt: Attempt) -> None:
+        pass
+
     def printed(self, attempt: Attempt, message: Printed | Progressed) -> None:
         pass
 
@@ -113,26 +116,6 @@ def test_what_was_answered_while_the_daemon_stood_still_is_heard_before_the_cloc
         await executor.pool.close()
 
     run(main())
-
-
-async def test_at_the_deadline_of_a_drain_what_stood_behind_a_running_one_is_handed_back_too() -> None:
-    desk = Desk(Room(1, 1.0, 1000))
-    desk.pace.learn("echo", 0.0001, 1)
-    for name in ("head", "behind"):
-        one = attempt(name)
-        desk.take(one)
-        desk.queue(one)
-    ((lane, _),) = desk.assign()
-    desk.begin(lane, 0.0)
-    executor: Any = SimpleNamespace(stop_all=lambda why: desk.doom(lane, why))
-    returned: list[tuple[str, str]] = []
-    recorder: Any = SimpleNamespace(returned=lambda a, why, began: returned.append((a.task.id, why)))
-    context: Any = SimpleNamespace(closed_to="")
-    orders = Orders(context, desk, executor, recorder, lambda _full: None, lambda _term: None)
-    orders.close_to("moving")
-    assert returned == [], "quick work in line may finish"
-    orders.stop_all("moving")
-    assert returned == [("behind", "moving")]
 
 
 async def test_a_placement_that_came_after_the_registration_was_sent_is_not_dropped_by_its_answer() -> None:

@@ -102,6 +102,8 @@ class Invariants:
         task, placement = attempt.task.id, attempt.placement
         self.world.note("began", f"{node} {task}.{placement}")
         self.begun[task] += 1
+        if (node, task) in self.running:
+            self.broken("twice at once", f"{task}.{placement} began on {node}, where it runs")
         self.running[(node, task)] = attempt
         told = self.cancelled_at.get((node, task))
         if told is not None and placement <= told[0]:

@@ -13,12 +13,14 @@ from typing import Any, Protocol
 import msgspec
 
 from node.core.attempts import Attempt
-from node.runners.frames import Call, Failed, Finished, Hello, Withdraw
+from node.core.last import Last
+from node.runners.frames import Call, Failed, Finished, Hello, Withdraw, Withdrawn
 from schemas.device import FunctionOffer
 
 FUNCTIONS = ("work", "rare")
 START_S = 0.2  # of a cold runner
 STOP_S = 0.1  # until a stopped one is gone
+HEAR_S, SAY_S = 0.005, 0.005  # from daemon to runner, and back: what is said crosses on its way
 
 _args = msgspec.json.Decoder(tuple[float, str]).decode
 
@@ -32,13 +34,15 @@ class Seen(Protocol):
 
 
 class SimRunner:
-    """One runner. Its messages wait in order; the first of them runs."""
+    """One runner. Its messages wait in order; the first of them runs. `last`: what it did last."""
 
     def __init__(self, pool: SimPool) -> None:
         self.lane: Any = None
         self.ready = False
         self.idle_since = 0.0
         self.stopping = False
+        self.last = Last(0, 0)
+        self._gone = False
         self._pool, self._loop = pool, asyncio.get_running_loop()
         self._calls: deque[Call] = deque()
         self._busy: Any = None
@@ -52,18 +56,33 @@ class SimRunner:
             self._next()
 
     def send(self, messages: list[Any]) -> None:
+        self._loop.call_later(HEAR_S, self._hear, messages)
+
+    def _hear(self, messages: list[Any]) -> None:
+        if self._gone:
+            return
         for message in messages:
             if isinstance(message, Withdraw):
-                self._calls = deque(c for c in self._calls if c.key not in message.keys)
+                back = tuple(call.key for call in self._calls if call.key in message.keys)
+                self._calls = deque(call for call in self._calls if call.key not in back)
+                self._say(Withdrawn(back))
             else:
                 self._calls.append(message)
-        self._loop.call_soon(self._next)
+        self._next()
+
+    def _say(self, message: Any) -> None:
+        self._loop.call_later(SAY_S, self._said, message)
+
+    def _said(self, message: Any) -> None:
+        if not self._gone:
+            self._pool.on_message(self, message)
 
     def _next(self) -> None:
         if self._busy is not None or not self._calls or not self.ready or self.stopping:
             return
         call = self._calls.popleft()
         seconds, how = _args(call.args)
+        self.last = Last(call.key, self.last.through)
         self._busy = self._loop.call_later(seconds, self._over, call.key, seconds, how)
         line = self.lane.line if self.lane is not None else ()
         attempt = next((a for a in line if a.key == call.key), None)
@@ -80,11 +99,11 @@ class SimRunner:
     def _over(self, key: int, seconds: float, how: str) -> None:
         self._idle()
         if how == "die":
-            self.stopping = True
+            self.stopping = self._gone = True
             self._pool.gone(self, "killed by its task")
             return
-        said = Finished(key, seconds, b"1") if how == "ok" else Failed(key, seconds, "boom")
-        self._pool.on_message(self, said)
+        self.last = Last(key, key)
+        self._say(Finished(key, seconds, b"1") if how == "ok" else Failed(key, seconds, "boom"))
         self._next()
 
     def stop(self) -> None:
@@ -93,6 +112,9 @@ class SimRunner:
             self._loop.call_later(STOP_S, self._stopped)
 
     def _stopped(self) -> None:
+        if self._gone:
+            return
+        self._gone = True
         if self._busy is not None:
             self._busy.cancel()
         self._idle()
