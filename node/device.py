@@ -29,6 +29,7 @@ from schemas.device import DeviceCapabilities, DeviceState
 POWER_AGE_S = TEMPERATURE_AGE_S = 1.0
 NETWORK_AGE_S = 5.0
 STORAGE_AGE_S = 10.0
+_OF_LINK = ("network_quality", "network_latency_ms", "network_goodput_mbps")
 SENSORS_AGE_S = 60.0  # of the list of sensors, not of what they read
 
 
@@ -61,7 +62,7 @@ class Device:
         self._utilization = Utilization(self._tree)
         self._broker, self._metered = Broker(broker_host), Metered(env)
         self._termux = Termux(env) if self._android else None
-        self._quality: Reading[Any] = unknown("the link to the broker has not been measured yet")
+        self._link: Look = dict.fromkeys(_OF_LINK, unknown("the link to the broker has not been measured yet"))
         self._kept: dict[str, tuple[float, Any]] = {}
 
     @property
@@ -78,7 +79,8 @@ class Device:
     def set_latency(self, round_trip_ms: float | None) -> None:
         """The newest round trip to the broker; None: it does not answer, which is called offline."""
         source = "no answer from the broker" if round_trip_ms is None else "round trip to the broker"
-        self._quality = known(quality(round_trip_ms), source)
+        self._link["network_quality"] = known(quality(round_trip_ms), source)
+        self._link["network_latency_ms"] = unknown(source) if round_trip_ms is None else known(round_trip_ms, source)
 
     def capabilities(self) -> DeviceCapabilities:
         """Discover what the device is. May take some 100 ms: it may run programs, each with a timeout."""
@@ -131,12 +133,12 @@ class Device:
         if not self._linux:
             from node.sensors import elsewhere
 
-            return {**storage, **elsewhere.state(), "network_quality": self._quality}
+            return {**storage, **elsewhere.state(), **self._link}
         look = {
             **storage,
             **self._power_and_heat(now),
             **self._network(now),
-            "network_quality": self._quality,
+            **self._link,
             "cpu_utilization": self._utilization.look(),
             "ram_available_mb": memory.ram_available(self._tree, self._cgroup),
         }

@@ -97,8 +97,9 @@ class DeviceCapabilities(Struct, frozen=True, omit_defaults=True):
 class DeviceState(Struct, frozen=True, omit_defaults=True):
     """How the device is now. Unset: unchanged since the last beat (or not looked at yet). None: unknown, see `unknown`.
 
-    `cpu_utilization` is 0..1 over all cores. `mains` is true for a device that has no battery. `user_idle_s` counts
-    from the last key or pointer movement.
+    `cpu_utilization` is 0..1 over all cores. `mains` is true for a device that has no battery. `temperature_critical_c` is the
+    critical trip that the sensor tells of itself. Latency is the round trip to the broker, goodput what transfers over its
+    link reach. `user_idle_s` counts from the last key or pointer movement.
     `sources` and `unknown` come whole, or not at all when neither changed.
     """
 
@@ -110,10 +111,13 @@ class DeviceState(Struct, frozen=True, omit_defaults=True):
     mains: bool | UnsetType | None = UNSET
     temperature_c: Annotated[float, Meta(ge=-100, le=250)] | UnsetType | None = UNSET
     temperature_sensor: SensorKind | UnsetType | None = UNSET
+    temperature_critical_c: Annotated[float, Meta(ge=-100, le=250)] | UnsetType | None = UNSET
     thermal_state: ThermalState | UnsetType | None = UNSET
     network_type: NetworkType | UnsetType | None = UNSET
     network_metered: bool | UnsetType | None = UNSET
     network_quality: NetworkQuality | UnsetType | None = UNSET
+    network_latency_ms: Annotated[float, Meta(ge=0, le=1e6)] | UnsetType | None = UNSET
+    network_goodput_mbps: Annotated[float, Meta(ge=0, le=1e6)] | UnsetType | None = UNSET
     screen_on: bool | UnsetType | None = UNSET
     user_idle_s: Annotated[float, Meta(ge=0, le=1e9)] | UnsetType | None = UNSET
     sources: dict[str, str] | UnsetType = UNSET

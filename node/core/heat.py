@@ -29,8 +29,13 @@ def ladder(kind: SensorKind, critical_c: float | None = None) -> tuple[float, fl
 
 
 def thermal_state(temperature_c: float, kind: SensorKind, critical_c: float | None = None) -> ThermalState:
-    """The state that this temperature alone means. No hysteresis: that is for whoever acts on it."""
-    warm, hot, throttled, critical = ladder(kind, critical_c)
+    """The state that this temperature alone means. No hysteresis: that is in `node.core.advice`."""
+    return state_on(ladder(kind, critical_c), temperature_c)
+
+
+def state_on(ladder_c: tuple[float, float, float, float], temperature_c: float) -> ThermalState:
+    """The state that a temperature means on these four thresholds."""
+    warm, hot, throttled, critical = ladder_c
     if temperature_c >= critical:
         return ThermalState.CRITICAL
     if temperature_c > throttled:

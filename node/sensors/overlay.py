@@ -62,6 +62,7 @@ def implied(look: Look, source: str) -> Look:
             whole.setdefault("is_charging", unknown(f"the device has no battery ({source})"))
     if "temperature_c" in look:
         kind = whole.setdefault("temperature_sensor", known(SensorKind.SKIN, source)).value or SensorKind.SKIN
-        state: ThermalState = thermal_state(float(look["temperature_c"].value or 0), kind)
+        trip = whole.setdefault("temperature_critical_c", unknown(f"not said ({source})")).value
+        state: ThermalState = thermal_state(float(look["temperature_c"].value or 0), kind, trip)
         whole.setdefault("thermal_state", known(state, source))
     return whole

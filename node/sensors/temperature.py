@@ -16,7 +16,8 @@ from node.sensors.reading import Look, Reading, known, unknown
 from node.sensors.tree import Tree
 from schemas.device import SensorKind, ThermalState
 
-FIELDS = ("temperature_c", "temperature_sensor", "thermal_state")
+FIELDS = ("temperature_c", "temperature_sensor", "temperature_critical_c", "thermal_state")
+_NO_TRIP = "the sensor tells no critical temperature"
 _HWMON, _ZONES = "/sys/class/hwmon", "/sys/class/thermal"
 _CHIPS = {"coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "soc_thermal", "soc-thermal"}
 _WHOLE_CHIP = ("package", "tdie")  # Tctl has an offset on some Ryzens
@@ -82,6 +83,9 @@ def temperature(tree: Tree, known_sensors: Sensors) -> Look:
     return {
         "temperature_c": known(round(celsius, 1), sensor.source),
         "temperature_sensor": known(sensor.kind, sensor.source),
+        "temperature_critical_c": unknown(_NO_TRIP)
+        if sensor.critical_c is None
+        else known(sensor.critical_c, sensor.source),
         "thermal_state": _throttling(tree, known(state, sensor.source)),
     }
 

@@ -68,6 +68,7 @@ def _heat(read: Reading[float]) -> Look:
     return {
         "temperature_c": read,
         "temperature_sensor": known(kind, read.source),
+        "temperature_critical_c": unknown(f"{read.source} tells no critical temperature"),
         "thermal_state": known(thermal_state(read.value, kind), read.source),
     }
 
