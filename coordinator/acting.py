@@ -174,7 +174,7 @@ class Acting:
                 subjects.submit(priority, "*", "*"),
                 self._task,
                 pending_max=TASKS_PENDING_MAX,
-                room=partial(self.state.intake_room, priority),
+                room=partial(self._intake_room, priority),
             )
             for priority in TaskPriority
         ]
@@ -192,6 +192,9 @@ class Acting:
                     group.create_task(pull)
         except* FogError as failed:
             raise Unreachable(f"the consumers could not be made: {failed.exceptions[0]}") from failed
+
+    def _intake_room(self, priority: int) -> int:
+        return 0 if self.outbound.placer.full else self.state.intake_room(priority)
 
     def _task(self, message: Message) -> None:
         self.inbound.task(message)

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from msgspec import Raw
-
 from coordinator.bodies import Bodies
 from coordinator.concluder import AGAIN_S, Concluder
 from coordinator.core import actions as act
@@ -16,16 +14,15 @@ from coordinator.core import tune
 from coordinator.core.events import (
     CommandEnded,
     Event,
-    Placed,
-    PlaceFailed,
     ProbeEnded,
     ResultsAsked,
     Source,
 )
 from coordinator.fence import Fence
 from coordinator.inbound import Inbound
+from coordinator.placer import Placer
 from coordinator.registrar import Registrar
-from coordinator.remover import STREAM_OF, Remover
+from coordinator.remover import Remover
 from coordinator.splits import Splitter
 from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus
@@ -35,18 +32,15 @@ from schemas.eventlog import EventLog
 from schemas.logs import fields
 from schemas.membership import NodeAnswer, NodeCommand
 from schemas.pull import ack
-from schemas.store import Ack, Store
-from schemas.task import Outcome, ResultHead, Work
+from schemas.store import Store
+from schemas.task import ResultHead
 
 log = logging.getLogger("fog.coordinator")
 
-PLACE_GIVE_UP_S = 30.0
 COMMAND_S = 2.0
-READS_MAX = 16  # bodies that are read again at a time
+ASKS_MAX = 2  # batches of results that are read at a time, each in pages of `jetstream.BATCH_BYTES`
 
 _answer = Decoder(NodeAnswer)
-_work = Decoder(Work)
-_outcome = Decoder(Outcome)
 
 
 class Outbound:
@@ -76,12 +70,13 @@ class Outbound:
         self.fence = Fence(bus, store, term, may)
         self._concluder = Concluder(store, self.fence, hand_on, self._remove, self._spawn)
         self.refuse = self._concluder.refuse
-        self._reading = asyncio.Semaphore(READS_MAX)
+        self.placer = Placer(bus, store, bodies, hand_on, term, self._spawn)
+        self._asking = asyncio.Semaphore(ASKS_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._now = 0.0
         self._do: dict[type, Callable[[Any], None]] = {
-            act.Place: self._place,
+            act.Place: self.placer.place,
             act.Split: lambda a: self._spawn(self._split(a)),
             act.Remove: lambda a: self._remove(a.source),
             act.Conclude: self._concluder.conclude,
@@ -116,6 +111,7 @@ class Outbound:
     def stop(self) -> None:
         """Drop what waits for answers: this term is over."""
         self._stopped = True
+        self.placer.stop()
         self._remover.stop()
         for task in self._tasks:
             task.cancel()
@@ -133,78 +129,14 @@ class Outbound:
         if not task.cancelled() and task.exception() is not None:
             log.error("an action failed", exc_info=task.exception())
 
-    # Placing
-
-    def _place(self, place: act.Place) -> None:
-        body = self._bodies.get(place.task)
-        if body is None:
-            self._spawn(self._place_by_reading(place))
-        else:
-            self._publish(place, body)
-
-    async def _place_by_reading(self, place: act.Place) -> None:
-        """The body is kept here no longer: read it from where the task lies now."""
-        placement = place.history.placement
-        try:
-            async with self._reading:
-                body = await self._read_body(place.source)
-        except FogError as error:
-            self._hand_on(PlaceFailed(place.task, placement, error.message))
-            return
-        if body is None:
-            self._hand_on(PlaceFailed(place.task, placement, "its message is gone", gone=True))
-            return
-        self._publish(place, body)
-
-    async def _read_body(self, source: Source) -> bytes | None:
-        message = await jetstream.get_message(self._bus, STREAM_OF[source.stream], seq=source.seq)
-        return None if message is None else _body_of(source.stream, message.data)
-
     async def _split(self, split: act.Split) -> None:
         async def read() -> bytes:
-            body = self._bodies.get(split.task) or await self._read_body(split.source)
+            body = self._bodies.get(split.task) or await self.placer.read_body(split.source)
             if body is None:
                 raise BadInput("task", "its message is gone")
             return body
 
         self._hand_on(await self._splitter.split(split, read))
-
-    def _publish(self, place: act.Place, body: bytes) -> None:
-        work = Work(
-            Raw(body),
-            place.history,
-            self._term,
-            place.deadline_at,
-            place.result_by,
-            place.not_before,
-            place.reason[: limits.REASON_MAX],
-        )
-        task, placement = place.task, place.history.placement
-        subject = subjects.work(place.node, task)
-
-        def on_answer(answer: Ack | FogError) -> None:
-            if isinstance(answer, Ack):
-                if answer.duplicate:
-                    self._spawn(self._look_at(subject, task, placement, answer.seq))
-                    return
-                self._bodies.loosen(task)
-                self._hand_on(Placed(task, placement, answer.seq))
-            else:
-                self._hand_on(PlaceFailed(task, placement, answer.message, final=isinstance(answer, BadInput)))
-
-        self._store.post(subject, encode(work), f"{task}.{placement}", on_answer, give_up_s=PLACE_GIVE_UP_S)
-
-    async def _look_at(self, subject: str, task: str, placement: int, seq: int) -> None:
-        """*Duplicate* does not mean placed: it tells where the earlier one was stored. Is it there still, and for this node?"""
-        wait_s = AGAIN_S[0]
-        while True:
-            try:
-                message = await jetstream.get_message(self._bus, streams.WORK, seq=seq)
-                break
-            except FogError:
-                await asyncio.sleep(wait_s)
-                wait_s = min(AGAIN_S[1], 2 * wait_s)
-        self._hand_on(Placed(task, placement, seq, _found(message, subject, task)))
 
     def _remove(self, source: Source) -> None:
         if source.stream == "outcomes":
@@ -220,7 +152,7 @@ class Outbound:
         found: dict[str, ResultHead | None] = {task: None for _, task in ask.tasks}
         wanted = [subjects.result(submitter, task) for submitter, task in ask.tasks]
         try:
-            async with asyncio.timeout(tune.ASK_AGAIN_S):  # then the core asks again
+            async with asyncio.timeout(tune.ASK_AGAIN_S), self._asking:  # then the core asks again
                 messages = await self._stored_results(wanted)
         except TimeoutError:
             return
@@ -270,19 +202,6 @@ class Outbound:
         except BadInput as error:
             self._inbound.bad.add("answer", subjects.command(node, verb), str(error))
             raise Unreachable(f"{node} answered what cannot be read") from None
-
-
-def _found(message: jetstream.StoredMessage | None, subject: str, task: str) -> str:
-    if message is None or not message.subject.endswith("." + task):
-        return "gone"
-    return "there" if message.subject == subject else "elsewhere"
-
-
-def _body_of(stream: str, data: bytes) -> bytes:
-    """The submitted task that a message of this stream carries."""
-    if stream == "work":
-        return bytes(_work(data).task)
-    return bytes(_outcome(data).task) if stream == "outcomes" else data
 
 
 def _log(line: act.Log) -> None:

@@ -80,6 +80,8 @@ class NatsClient(Client):
         """Write at once where nothing waits; else behind what waits, by nats-py's flusher, which heeds a slow socket."""
         if not self._pending and isinstance(self._transport, TcpTransport):
             writer: Any = self._transport._io_writer
+            if writer.transport.is_closing():
+                return  # it went down a moment ago; nats-py is about to learn of it
             if writer.transport.get_write_buffer_size() < WRITE_AHEAD:
                 writer.write(data)
                 return

@@ -1,8 +1,12 @@
 """Taking messages from a pull consumer: requests kept open ahead of need, so that nothing waits for a round trip.
 
-Each request has a reply subject of its own, so that the broker's status messages (408 expired, 409 deleted, 503 nobody
-there) end the right one. What the broker forgot to end is given up by the watch a little after its expiry. Of several
-servers, one that is killed takes the requests to the consumers that it led with it: the election of another is told.
+A delivery keeps its own subject, so each open request has a subscription to itself, a *lane*, which tells whose it is; and
+a reply subject of its own, so that the broker's status messages (408 expired, 409 deleted or too large, 503 nobody there)
+end the right one. What the broker forgot to end is given up by the watch a little after its expiry. Of several servers, one
+that is killed takes the requests to the consumers that it led with it: the election of another is told.
+
+What is asked for is bounded in messages and in bytes: what the broker has for a connection and cannot write at once counts
+against its `max_pending` (64 MiB), beyond which it cuts the connection as a slow consumer.
 """
 
 from __future__ import annotations
@@ -11,12 +15,18 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from schemas.bus import Bus, Subscription, status_of
 
 log = logging.getLogger("fog.pull")
 
 EXPIRES_S = 20
+LANES = 4  # requests that may be open: the broker serves them in turns, so two would be used up at the same moment
+BATCH_BYTES = (
+    2 << 20
+)  # of one request; of a broker that takes larger messages, the size of one: less would never be served
+ROOM = 4096  # beyond the payload: the subject and the ack's reply subject count, too
 WATCH_S = 0.5
 MISSING_RETRY_S = (0.1, 2.0)
 
@@ -80,14 +90,17 @@ def progress(bus: Bus, reply: str) -> None:
 
 
 class _Request:
-    __slots__ = ("ends", "left")
+    """An open request. `left` messages and `bytes` may still come, counted as the broker counts them."""
 
-    def __init__(self, left: int, ends: float) -> None:
-        self.left, self.ends = left, ends
+    __slots__ = ("bytes", "ends", "key", "left")
+
+    def __init__(self, key: str, left: int, size: int, ends: float) -> None:
+        self.key, self.left, self.bytes, self.ends = key, left, size, ends
 
 
 class Puller:
-    """Keeps up to ``2 × batch`` messages asked for, never more than `room()` says, and gives each to `on_message`.
+    """Keeps up to ``2 × batch`` messages asked for, never more than `room()` says, in up to LANES requests of BATCH_BYTES each,
+    and gives each to `on_message`.
 
     `on_missing` is awaited when the consumer is gone, to make it anew. `on_message` must not raise or block.
     """
@@ -109,9 +122,10 @@ class Puller:
         self._elected = f"$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.{stream}.{consumer}"
         self._on_message = on_message
         self._batch = batch
+        self._bytes = max(BATCH_BYTES, bus.max_payload + ROOM)
         self._on_missing = on_missing
         self._room = room
-        self._requests: dict[str, _Request] = {}
+        self._lanes: list[_Request | None] = [None] * LANES
         self._asked = 0
         self._count = 0
         self._inbox = ""
@@ -130,7 +144,7 @@ class Puller:
         """Begin to ask."""
         self._inbox = self._bus.new_inbox() + "."
         self._subscriptions = [
-            await self._bus.subscribe(self._inbox + "*", self._arrived),
+            *[await self._bus.subscribe(f"{self._inbox}{n}.*", partial(self._arrived, n)) for n in range(LANES)],
             await self._bus.subscribe(self._elected, lambda *_: self.restart()),
         ]
         self._watcher = self._loop.create_task(self._watch())
@@ -157,13 +171,15 @@ class Puller:
 
     def restart(self) -> None:
         """The link was down, or another server leads the consumer now: all requests are void."""
-        self._requests.clear()
+        self._lanes = [None] * LANES
         self._asked = 0
         self.ask()
 
     def ask(self) -> None:
         """Ask for as many more as there is room for. Call it when room appears."""
         while not self._paused and self._mending is None and self._bus.connected and self._inbox:
+            if None not in self._lanes:
+                return
             want = min(2 * self._batch - self._asked, self._batch)
             if want > 0 and self._room is not None:
                 want = min(want, self._room() - self._asked)
@@ -171,46 +187,47 @@ class Puller:
             if want <= 0 or (self._asked and want * 4 < self._batch):
                 return
             self._count += 1
-            key = f"{self._count:x}"
-            self._requests[key] = _Request(want, self._loop.time() + EXPIRES_S + 5)
+            lane, key = self._lanes.index(None), f"{self._count:x}"
+            self._lanes[lane] = _Request(key, want, self._bytes, self._loop.time() + EXPIRES_S + 5)
             self._asked += want
-            body = b'{"batch":%d,"expires":%d}' % (want, EXPIRES_S * 1_000_000_000)
-            self._bus.publish(self._subject, body, reply=self._inbox + key)
+            body = b'{"batch":%d,"max_bytes":%d,"expires":%d}' % (want, self._bytes, EXPIRES_S * 1_000_000_000)
+            self._bus.publish(self._subject, body, reply=f"{self._inbox}{lane}.{key}")
 
-    def _arrived(self, subject: str, reply: str, data: bytes, headers: bytes) -> None:
-        # A delivery keeps its own subject and says which request it answers only by the subscription; with one
-        # subscription for all requests, the oldest open one is charged, which is the one that the broker serves.
+    def _arrived(self, lane: int, subject: str, reply: str, data: bytes, headers: bytes) -> None:
         if not reply and headers:
-            self._status(subject[len(self._inbox) :], status_of(headers), headers)
+            self._status(lane, subject.rpartition(".")[2], status_of(headers), headers)
             return
-        self._charge()
+        self._charge(lane, len(subject) + len(reply) + len(headers) + len(data))
         self._on_message(Message(subject, reply, data, headers))
         if self._asked <= self._batch:
             self.ask()
 
-    def _charge(self) -> None:
-        for key, request in self._requests.items():
-            request.left -= 1
-            self._asked -= 1
-            if request.left <= 0:
-                del self._requests[key]
-            return
+    def _charge(self, lane: int, size: int) -> None:
+        request = self._lanes[lane]
+        if request is None:
+            return  # of a request that was given up
+        request.left -= 1
+        request.bytes -= size
+        self._asked -= 1
+        if request.left <= 0 or request.bytes <= 0:
+            self._end(lane)
 
-    def _end(self, key: str) -> None:
-        request = self._requests.pop(key, None)
+    def _end(self, lane: int) -> None:
+        request, self._lanes[lane] = self._lanes[lane], None
         if request is not None:
             self._asked -= request.left
 
-    def _status(self, key: str, status: int, headers: bytes) -> None:
-        if status == 100:
+    def _status(self, lane: int, key: str, status: int, headers: bytes) -> None:
+        request = self._lanes[lane]
+        if status == 100 or request is None or request.key != key:
             return
-        self._end(key)
+        self._end(lane)
         missing = (
             status == 503 or (status == 409 and b"Deleted" in headers) or (status == 404 and b"onsumer" in headers)
         )
         if missing:
             self.renew()
-        elif status in (404, 408):
+        elif status in (404, 408) or b"Exceeds MaxBytes" in headers:
             self.ask()
         # other 409s (too many waiting, a leader change): the watch asks again
 
@@ -236,6 +253,7 @@ class Puller:
         while True:
             await asyncio.sleep(WATCH_S)
             now = self._loop.time()
-            for key in [k for k, r in self._requests.items() if now > r.ends]:
-                self._end(key)
+            for lane, request in enumerate(self._lanes):
+                if request is not None and now > request.ends:
+                    self._end(lane)
             self.ask()

@@ -15,6 +15,12 @@ def noop(x: int = 0) -> int:
     return x
 
 
+@node.function
+def size(x: str) -> int:
+    """How much it was given."""
+    return len(x)
+
+
 def begin(path: str) -> None:
     """Write when and where this attempt began: one line ``<monotonic> <node>``."""
     with open(path, "a") as out:

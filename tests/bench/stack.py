@@ -66,6 +66,11 @@ class Stack:
         """How to reach the broker."""
         return self._broker.target
 
+    @property
+    def broker_pid(self) -> int:
+        """The process id of the broker."""
+        return self._broker.pid
+
     def pid(self, name: str) -> int:
         """The process id of ``coordinator`` or of a node."""
         return self._processes[name].pid

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from schemas.eventlog import EventLog
 from schemas.kv import Kv
 from schemas.nats_py import RECONNECT_MAX_S, NatsServer, pick_server
 from schemas.objects import ObjectMissing, Objects
-from schemas.pull import Message, Puller
+from schemas.pull import BATCH_BYTES, Message, Puller
 from schemas.store import Ack, Store
 from schemas.target import Target
 from schemas.wire import Wire
@@ -133,6 +134,30 @@ async def test_a_puller_takes_no_more_than_there_is_room_for(bus: Bus, store: St
     room = 50
     puller.ask()
     await eventually(lambda: len(held) == 50)
+    await puller.stop()
+
+
+async def test_a_puller_asks_for_large_messages_a_few_at_a_time_and_gets_the_largest(bus: Bus, store: Store) -> None:
+    await make_consumer(bus)
+    asked: list[dict[str, int]] = []
+    next_of = "$JS.API.CONSUMER.MSG.NEXT.FOG_TASKS.FOG_t"
+    await bus.subscribe(next_of, lambda _s, _r, data, _h: asked.append(msgspec.json.decode(data)))
+    sizes = [700_000, 10] * 20 + [bus.max_payload - 64]
+    for number, size in enumerate(sizes):
+        store.post(subjects.submit(3, "u", f"t{number}"), b"x" * size, "", lambda _answer: None)
+    got: list[int] = []
+
+    def take(message: Message) -> None:
+        got.append(len(message.data))
+        message.ack(bus)
+
+    puller = Puller(bus, streams.TASKS, "FOG_t", take, batch=256, on_missing=lambda: make_consumer(bus))
+    await puller.start()
+    await eventually(lambda: len(got) >= len(sizes))
+    assert sorted(got) == sorted(sizes)
+    assert all(request["max_bytes"] == BATCH_BYTES for request in asked)
+    # No request was served beyond its bytes: so there were as many as that takes.
+    assert len(asked) >= sum(sizes) / BATCH_BYTES
     await puller.stop()
 
 

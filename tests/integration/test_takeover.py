@@ -30,6 +30,7 @@ from coordinator.faults import Faults
 from coordinator.fence import mark
 from coordinator.inbound import Bad
 from coordinator.lease import Lease
+from coordinator.placer import PLACING_BYTES
 from coordinator.service import Service
 from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus
@@ -309,7 +310,7 @@ async def test_a_placement_that_an_earlier_term_stored_under_another_node_is_fou
     made.bodies.hold("t1", encode(task_of("t1")))
     earlier = await terms.store.put(subjects.work("a", "t1"), b"{}", msg_id="t1.1")
     answers: list[ev.Event] = []
-    made.outbound._hand_on = answers.append
+    made.outbound.placer._hand_on = answers.append
     where = ev.Source("tasks", 1)
     made.outbound.do([act.Place("t1", "b", History(1), where, None, 0.0)], 0.0)
     await eventually(lambda: answers, what="what became of it")
@@ -322,7 +323,7 @@ async def test_a_placement_that_an_earlier_term_stored_under_another_node_is_fou
 async def test_a_body_that_is_nowhere_is_no_final_failure(terms: Terms) -> None:
     made, _ = await terms.start(1)
     answers: list[ev.Event] = []
-    made.outbound._hand_on = answers.append
+    made.outbound.placer._hand_on = answers.append
     made.outbound.do([act.Place("t1", "b", History(1), ev.Source("tasks", 77), None, 0.0)], 0.0)
     await eventually(lambda: answers, what="what became of it")
     [failed] = answers
@@ -685,7 +686,7 @@ async def test_large_tasks_that_wait_do_not_keep_a_critical_one_out(terms: Terms
 async def test_a_body_that_found_no_room_is_read_where_the_task_lies(terms: Terms) -> None:
     made, _ = await terms.start(1)
     seq = (await terms.store.put(subjects.work("_waiting", "t1"), encode(_work("t1")))).seq
-    made.outbound._hand_on = lambda event: None  # the core did not ask for it, and would have it removed
+    made.outbound.placer._hand_on = lambda event: None  # the core did not ask for it, and would have it removed
     made.outbound.do([act.Place("t1", "n1", History(7), ev.Source("work", seq), None, 2e9)], 0.0)
 
     async def placed() -> bool:
@@ -693,6 +694,27 @@ async def test_a_body_that_found_no_room_is_read_where_the_task_lies(terms: Term
         return message is not None and bytes(work_of(message.data).task) == encode(task_of("t1"))
 
     await eventually(placed, what="its WORK message")
+
+
+async def test_what_is_under_way_into_queues_is_bounded_in_bytes_and_nodes_go_first(terms: Terms) -> None:
+    made, _ = await terms.start(1)
+    made.outbound.placer._hand_on = lambda event: None  # the core did not ask for it, and would have it removed
+    size, count, where = 700_000, 60, ev.Source("tasks", 1)
+    for i in range(count):
+        made.bodies.hold(f"t{i}", encode(task_of(f"t{i}", size)))
+    made.outbound.do([act.Place(f"t{i}", subjects.WAITING, History(1), where, None, 2e9) for i in range(count)], 0.0)
+    assert made.outbound.placer.full
+    assert made._store.unanswered * size <= PLACING_BYTES + size < count * size
+    made.bodies.hold("urgent", encode(task_of("urgent")))
+    made.outbound.do([act.Place("urgent", "n1", History(1), where, None, 2e9)], 0.0)
+
+    async def all_stored() -> bool:
+        return await terms.stored(streams.WORK) == count + 1
+
+    await eventually(all_stored, what="every WORK message")
+    urgent = await jetstream.get_message(terms.bus, streams.WORK, last_by=subjects.work("n1", "urgent"))
+    assert urgent is not None and urgent.seq <= PLACING_BYTES // size + 2
+    assert not made.outbound.placer.full
 
 
 async def test_outcomes_of_tasks_that_are_done_leave_nothing_behind(terms: Terms) -> None:
