@@ -24,6 +24,7 @@ WANTED = {
     "fatal": {ResultState.FAILED}, "cancelled": {ResultState.CANCELLED}, "expires": {ResultState.EXPIRED},
     "overdue": {ResultState.EXPIRED},
 }  # fmt: skip
+COUNTED = {ResultState.SUCCEEDED, ResultState.FAILED}  # an end of which every start is told
 CLOCK_S = 0.02  # by which two readings of the machine's clock, in milliseconds, may seem to be in the wrong order
 
 
@@ -87,7 +88,7 @@ async def judge(load: Load) -> Verdict:
 def _ended(kind: str, result: Result, at: float, attempts: list[Attempt]) -> Iterator[str]:
     if result.state not in WANTED[kind]:
         yield f"ended as {result.state.value}: {result.reason} {result.errors}"
-    if result.state in (ResultState.SUCCEEDED, ResultState.FAILED):
+    if result.state in COUNTED:
         late = [a for a in attempts if a.at > at + CLOCK_S]
         if late:
             yield f"ran again {late[0].at - at:.3f} s after its result was stored, on {late[0].node}"
@@ -102,10 +103,10 @@ def _retried(load: Load, task: str, result: Result, attempts: list[Attempt]) -> 
     moved = _lost(result)
     if load.kinds[task] == "steady" and (result.attempts, result.errors, attempts[0].how) != (1, (), "end"):
         yield f"was not left to run to its end, though nobody touched its node: {result.errors}"
-    if not moved and result.state in (ResultState.SUCCEEDED, ResultState.FAILED) and len(attempts) < result.attempts:
+    if not moved and result.state in COUNTED and len(attempts) != result.attempts:
         yield f"began {len(attempts)} times, and its result tells of {result.attempts} attempts: {result.errors}"
-    if moved or len(attempts) != result.attempts:
-        return  # else the n-th start is the n-th attempt
+    if moved or any(e.kind == "returned" for e in result.errors):
+        return  # else the n-th start is the n-th attempt, and ended by itself
     backoff_s = load.tasks[task].retry.backoff_s
     for n, (one, next_one) in enumerate(pairwise(attempts)):
         least_s = 0.75 * backoff_s * 2**n
@@ -133,11 +134,8 @@ def _tell(
     seen["maps"] = dict(load.maps)
     seen["results"] = len(stored)
     seen["attempts"] = sum(map(len, attempts.values()))
-    # A runner that one task kills may take with it that the one before had ended; what is taken back may just have begun.
-    seen["began more often than told"] = sum(
-        task in stored and stored[task][0].attempts < len(attempts[task]) and not _lost(stored[task][0])
-        for task in load.kinds
-    )
+    judged = [task for task in load.kinds if task in stored and not _lost(stored[task][0])]
+    seen["starts and attempts compared"] = sum(stored[t][0].state in COUNTED for t in judged)
     errors = [e.kind for result, _ in stored.values() for e in result.errors]
     seen["errors"] = dict(Counter(errors))
     seen["split"] = sum(bool(result.parts) for result, _ in stored.values())
@@ -146,7 +144,8 @@ def _tell(
 
 
 def _lost(result: Result) -> bool:
-    return any(e.kind in ("lost", "returned") for e in result.errors)
+    """Its node died with it: what began there is not known to anybody."""
+    return any(e.kind == "lost" for e in result.errors)
 
 
 def _late(load: Load, task: str, attempts: dict[str, list[Attempt]]) -> Iterator[float]:
