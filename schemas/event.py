@@ -82,7 +82,32 @@ class HoldEvent(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
-EventData = NodeEvent | NodeRegistered | TaskEvent | TaskEnded | CoordinatorEvent | HoldEvent
+class RolloutEvent(Struct, frozen=True, omit_defaults=True):
+    """A rollout went on, or ended. The figures count its devices."""
+
+    rollout: str
+    app: str
+    version: str
+    phase: str
+    batch: int = 0
+    healthy: int = 0
+    failed: int = 0
+    deferred: int = 0
+    reason: str = ""
+
+
+class AppEvent(Struct, frozen=True, omit_defaults=True):
+    """A device took, failed at, or returned from a version."""
+
+    node: str
+    app: str
+    version: str
+    rollout: str
+    order: int
+    reason: str = ""
+
+
+EventData = NodeEvent | NodeRegistered | TaskEvent | TaskEnded | CoordinatorEvent | HoldEvent | RolloutEvent | AppEvent
 
 EVENTS: dict[str, tuple[type, str]] = {
     "node.registered": (NodeRegistered, "a node joined, or came back"),
@@ -107,6 +132,20 @@ EVENTS: dict[str, tuple[type, str]] = {
     "task.failed": (TaskEnded, "a task failed for good"),
     "task.cancelled": (TaskEnded, "a task was cancelled"),
     "task.expired": (TaskEnded, "a task missed its deadline"),
+    "rollout.created": (RolloutEvent, "a rollout began"),
+    "rollout.rolling": (RolloutEvent, "the next batch begins"),
+    "rollout.gated": (RolloutEvent, "a batch is done, and judged"),
+    "rollout.paused": (RolloutEvent, "an operator paused a rollout"),
+    "rollout.catching-up": (RolloutEvent, "every batch is done; late devices still come"),
+    "rollout.going-back": (RolloutEvent, "every touched device returns to what was good on it"),
+    "rollout.succeeded": (RolloutEvent, "the version is the stable one now"),
+    "rollout.failed": (RolloutEvent, "a rollout was stopped by its gates or its clock"),
+    "rollout.aborted": (RolloutEvent, "an operator ended a rollout"),
+    "rollout.superseded": (RolloutEvent, "a newer version replaced a rollout"),
+    "app.told": (AppEvent, "a device was told to take a version"),
+    "app.healthy": (AppEvent, "a version is healthy on a device"),
+    "app.failed": (AppEvent, "a version failed on a device"),
+    "app.returned": (AppEvent, "a device is back at what was good on it"),
     "coordinator.elected": (CoordinatorEvent, "a coordinator acts from now on"),
     "coordinator.stopped": (CoordinatorEvent, "a coordinator gave up its lease"),
 }

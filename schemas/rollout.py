@@ -179,8 +179,9 @@ class Told(StrEnum):
 class Assignment(Struct, frozen=True, omit_defaults=True):
     """What one device is to have of one app. `order` is the number of the decision: a device ignores a lower one than it saw.
 
-    In ``FOG_assigned`` under ``<node>.<app>``; the same bytes are the request on ``node.<node>.app``. `back`: a rollback
-    to the device's last good version, which it still has and need not be gated again.
+    In ``FOG_assigned`` under ``<node>.<app>``; the same bytes are the request on ``node.<node>.app``. `batch` (from 0) is that
+    of the rollout, `at` when it was decided (seconds since 1970). `before` is the version that was last good here when the
+    rollout came, to which the device returns by itself when this one fails. `back`: it is told to return to it.
     """
 
     app: Id
@@ -189,6 +190,9 @@ class Assignment(Struct, frozen=True, omit_defaults=True):
     rollout: Id
     term: int = 0
     version: AppVersion | None = None
+    batch: Annotated[int, Meta(ge=0)] = 0
+    at: float = 0.0
+    before: str = ""
     back: bool = False
 
 

@@ -1,0 +1,131 @@
+"""Which device may take a version: yes, *deferred* (how it is now stands against it), or *rejected* (what it is does).
+
+Unknown is never yes: what is unknown about what a device *is* rejects it, about how it *is now* defers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from schemas.device import DeviceCapabilities, DeviceState, NetworkQuality, ThermalState
+from schemas.rollout import AppNeeds, Targets
+
+HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
+RANK = {quality: rank for rank, quality in enumerate(reversed(NetworkQuality))}  # offline 0 … excellent 4
+
+
+class Facts(Struct, frozen=True):
+    """What the machine is told of a device. `online`: it can be told something now. `trust` 0..1, `encrypted`: its link.
+
+    `critical`: its own power mode is critical, so that it takes nothing."""
+
+    node: str
+    boot: int
+    online: bool
+    capabilities: DeviceCapabilities
+    device: DeviceState
+    labels: dict[str, str]
+    clusters: tuple[str, ...] = ()
+    trust: float = 0.0
+    encrypted: bool = False
+    critical: bool = False
+
+
+class Fit(Struct, frozen=True):
+    """Every reason against it; with neither kind, the device may take the version now."""
+
+    rejected: tuple[str, ...] = ()
+    deferred: tuple[str, ...] = ()
+
+    @property
+    def now(self) -> bool:
+        """Whether it may be told now."""
+        return not self.rejected and not self.deferred
+
+
+def is_target(targets: Targets, facts: Facts) -> bool:
+    """Whether the rollout is about this device at all."""
+    return (
+        all(facts.labels.get(key) == value for key, value in targets.labels.items())
+        and (not targets.nodes or facts.node in targets.nodes)
+        and (not targets.clusters or bool(set(targets.clusters) & set(facts.clusters)))
+    )
+
+
+def judge(needs: AppNeeds, facts: Facts) -> Fit:
+    """All reasons at once, those that last and those that pass."""
+    return Fit(tuple(_lasting(needs, facts)), tuple(_passing(needs, facts)))
+
+
+def _lasting(needs: AppNeeds, facts: Facts) -> Iterator[str]:
+    has = facts.capabilities
+    if has.cpu_cores < needs.cores:
+        yield f"it has {has.cpu_cores} cores, {needs.cores:g} are needed"
+    yield from _at_least("clock", has.cpu_freq_ghz, needs.clock_ghz, "GHz")
+    yield from _at_least("RAM", has.ram_total_mb, needs.ram_mb, "MiB")
+    if needs.gpu and not has.has_gpu:
+        yield "it has no GPU" if has.has_gpu is False else "whether it has a GPU is unknown"
+    if needs.arch and has.arch not in needs.arch:
+        yield f"its architecture is {has.arch or 'unknown'}, not {' or '.join(needs.arch)}"
+    if needs.device_types and has.device_type not in needs.device_types:
+        kinds = " or ".join(needs.device_types)
+        yield f"it is a {has.device_type.value}, not a {kinds}" if has.device_type else "its device type is unknown"
+    if missing := sorted(set(needs.frameworks) - set(has.supports_ml_frameworks) - set(has.runtimes)):
+        yield f"it lacks {', '.join(missing)}"
+    if needs.attestation and not has.attestation_support:
+        yield "it cannot attest what it runs"
+    if facts.trust < needs.trust:
+        yield f"its trust is {facts.trust:.2f}, {needs.trust:g} is needed"
+    if needs.encrypted_link and not facts.encrypted:
+        yield "its link to the broker is not encrypted"
+
+
+def _at_least(what: str, has: float | None, needed: float, unit: str) -> Iterator[str]:
+    if needed and has is None:
+        yield f"its {what} is unknown, {needed:g} {unit} are needed"
+    elif needed and has is not None and has < needed:
+        yield f"its {what} is {has:g} {unit}, {needed:g} are needed"
+
+
+def _passing(needs: AppNeeds, facts: Facts) -> Iterator[str]:
+    if not facts.online:
+        yield "it is offline"
+        return  # how it is now is not known
+    yield from _power(needs, facts)
+    now = facts.device
+    if isinstance(now.thermal_state, ThermalState) and now.thermal_state in HOT:
+        yield f"it is {now.thermal_state.value}"
+    if now.network_metered is True and not needs.metered:
+        yield "its network is metered"
+    if needs.storage_mb:
+        free = now.storage_free_mb
+        if not isinstance(free, int):
+            yield "its free storage is unknown"
+        elif free < needs.storage_mb:
+            yield f"{free} MiB of storage are free, {needs.storage_mb} are needed"
+    yield from _network(needs, now)
+
+
+def _power(needs: AppNeeds, facts: Facts) -> Iterator[str]:
+    now, percent = facts.device, facts.device.battery_percent
+    if facts.critical:
+        yield "its power mode is critical"
+    if now.mains is True or now.is_charging is True or not needs.battery_percent:
+        return
+    if not isinstance(percent, float | int):
+        if facts.capabilities.battery_powered is not False:
+            yield "its battery level is unknown"
+    elif percent < needs.battery_percent:
+        yield f"battery {percent:.0f} % and not charging; {needs.battery_percent:.0f} % are needed"
+
+
+def _network(needs: AppNeeds, now: DeviceState) -> Iterator[str]:
+    if needs.offline_capable:
+        return
+    quality = now.network_quality
+    if isinstance(quality, NetworkQuality) and RANK[quality] < RANK[needs.network]:
+        yield f"its network is {quality.value}, {needs.network.value} is needed"
+    elif not isinstance(quality, NetworkQuality) and RANK[needs.network] > RANK[NetworkQuality.POOR]:
+        yield "its network was not measured yet"

@@ -1,0 +1,273 @@
+"""The rollouts' machine: `step` takes an event and answers with actions.
+
+Taking over: `VersionFound`, `RolloutFound`, `OutcomeFound` and `AssignmentFound` for what is stored, then `TakenOver`;
+`NodeSeen` and `Reported` correct what was believed. Every event may come twice or late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import structs
+
+from coordinator.core.rollouts import devices, events
+from coordinator.core.rollouts.actions import Action, Look
+from coordinator.core.rollouts.advance import advance, say, trigger
+from coordinator.core.rollouts.phases import Trigger
+from coordinator.core.rollouts.state import Device, Out, Rollout, Rollouts
+from schemas.rollout import Assignment
+from schemas.rollout_state import ENDED, Outcome, RolloutPhase, RolloutRecord, Stage
+
+Handler = Callable[[Rollouts, Any, float, Out], None]
+
+
+def step(state: Rollouts, event: events.Event, now: float) -> list[Action]:
+    """Take one event; `now` is seconds since 1970 and never goes back."""
+    out: Out = []
+    HANDLERS[type(event)](state, event, now, out)
+    return out
+
+
+# What is stored.
+
+
+def _rollout_found(state: Rollouts, event: events.RolloutFound, _now: float, _out: Out) -> None:
+    rollout = Rollout(event.record, event.revision)
+    state.rollouts[rollout.id] = rollout
+
+
+def _outcome_found(state: Rollouts, event: events.OutcomeFound, _now: float, _out: Out) -> None:
+    state.outcomes.setdefault(event.rollout, {})[event.outcome.node] = event.outcome
+
+
+def _version_found(state: Rollouts, event: events.VersionFound, _now: float, _out: Out) -> None:
+    state.versions[event.version.app, event.version.version] = event.version
+
+
+def _assignment_found(state: Rollouts, event: events.AssignmentFound, now: float, out: Out) -> None:
+    """What a device is told, as it is stored. After a conflict: what we believed to have told it, we did not."""
+    told = state.told_of(event.node, event.app)
+    told.assignment, told.revision, told.writing = event.assignment, event.revision, False
+    rollout = state.current.get(event.app)
+    if not state.term or rollout is None:
+        return
+    device = rollout.devices.get(event.node)
+    stored = event.assignment
+    if stored is not None and stored.rollout == rollout.id and (device is None or device.order < stored.order):
+        _adopt(rollout, event.node, stored, now)  # a write of the coordinator before, that was still on its way
+    elif device is not None and device.order != told.order:
+        if device.stage is Stage.TOLD:
+            device.order = 0
+            rollout.move(device, Stage.WAITING, now, device.reason)
+        elif device.stage is Stage.RETURNING:
+            rollout.to_return[device.node] = None
+    advance(state, rollout, now, out)
+
+
+def _adopt(rollout: Rollout, node: str, stored: Assignment, now: float) -> None:
+    """Believe what is stored. How the device is with it, its next report says."""
+    device = rollout.devices.get(node)
+    if device is not None:
+        rollout.drop(device)
+    rollout.to_return.pop(node, None)
+    device = _restore(rollout, node, stored)
+    if rollout.phase is RolloutPhase.GOING_BACK and not stored.back:
+        rollout.move(device, Stage.RETURNING, now)
+        rollout.to_return[node] = None
+
+
+def _taken_over(state: Rollouts, event: events.TakenOver, now: float, out: Out) -> None:
+    state.term = event.term
+    for rollout in sorted(state.rollouts.values(), key=lambda r: (r.record.spec.created_at, r.id)):
+        state.current[rollout.app] = rollout
+    for (node, _), told in state.told.items():
+        if told.assignment is not None and (found := state.rollouts.get(told.assignment.rollout)) is not None:
+            _restore(found, node, told.assignment)
+    for rollout in state.rollouts.values():
+        for outcome in state.outcomes.get(rollout.id, {}).values():
+            _restore_outcome(rollout, outcome)
+        if rollout.phase is RolloutPhase.GOING_BACK:
+            _restore_return(state, rollout, now)
+    state.outcomes.clear()
+    for rollout in state.current.values():
+        for facts in state.nodes.values():
+            devices.consider(rollout, facts, now)
+        advance(state, rollout, now, out)
+
+
+def _restore(rollout: Rollout, node: str, stored: Assignment) -> Device:
+    device = Device(node, Stage.RETURNING if stored.back else Stage.TOLD, stored.at)
+    device.order, device.batch, device.before = stored.order, stored.batch, stored.before
+    return rollout.add(device)
+
+
+def _restore_outcome(rollout: Rollout, outcome: Outcome) -> None:
+    """How a device ended, unless it was told something since."""
+    device = rollout.devices.get(outcome.node)
+    if device is None:  # another rollout has told it something since: kept for the record
+        device = Device(outcome.node, outcome.stage, outcome.at)
+        device.order, device.batch, device.reason = outcome.order, outcome.batch, outcome.reason
+        rollout.add(device)
+    elif outcome.order == device.order or (not device.heard and _is_switched(device, outcome)):
+        rollout.move(device, outcome.stage, outcome.at, outcome.reason)
+
+
+def _is_switched(device: Device, outcome: Outcome) -> bool:
+    """Whether the device was only told, since that outcome, that the version before may end."""
+    return device.stage is Stage.TOLD and outcome.stage is Stage.HEALTHY and outcome.order == device.order - 1
+
+
+def _restore_return(state: Rollouts, rollout: Rollout, now: float) -> None:
+    """Those that were not told to go back yet, when the term before ended."""
+    for device in list(rollout.devices.values()):
+        told = state.told.get((device.node, rollout.app))
+        ours = told is not None and told.assignment is not None and told.assignment.rollout == rollout.id
+        if ours and told is not None and told.assignment is not None and not told.assignment.back:
+            rollout.move(device, Stage.RETURNING, now, device.reason)
+            rollout.to_return[device.node] = None
+
+
+# What operators want.
+
+
+def _created(state: Rollouts, event: events.Created, now: float, out: Out) -> None:
+    spec = event.spec
+    old = state.current.get(spec.version.app)
+    if spec.id in state.rollouts or (old is not None and old.phase is RolloutPhase.GOING_BACK):
+        return
+    state.versions[spec.version.app, spec.version.version] = spec.version
+    rollout = Rollout(RolloutRecord(structs.replace(spec, created_at=now), since=now, progress_at=now), 0)
+    state.rollouts[rollout.id] = state.current[rollout.app] = rollout
+    rollout.save(out, rollout.record)
+    say(rollout, "created", out)
+    if old is not None:
+        _replace(old, spec.version.version, now, out)
+    for facts in state.nodes.values():
+        devices.consider(rollout, facts, now)
+
+
+def _replace(old: Rollout, version: str, now: float, out: Out) -> None:
+    """A newer rollout takes over what was not told yet, and every device as its turn comes."""
+    for device in [d for d in old.devices.values() if not d.order]:
+        old.drop(device)
+    trigger(old, Trigger.NEWER, f"{version} replaced it", now, out)  # or once the write under way is confirmed
+
+
+def _asked(state: Rollouts, event: events.Asked, now: float, out: Out) -> None:
+    rollout = state.rollouts.get(event.rollout)
+    if rollout is None or state.current.get(rollout.app) is not rollout:
+        return
+    if rollout.storing:
+        rollout.asks.append((event.trigger, event.reason))
+    elif trigger(rollout, event.trigger, event.reason, now, out) and event.trigger is Trigger.RETRY:
+        for device in list(rollout.by_stage[Stage.FAILED].values()):
+            device.order = 0
+            rollout.move(device, Stage.WAITING, now, batch=-1)
+        for facts in state.nodes.values():
+            devices.consider(rollout, facts, now)
+
+
+def _promoted(state: Rollouts, event: events.Promoted, now: float, out: Out) -> None:
+    rollout = state.rollouts.get(event.rollout)
+    if rollout is None or rollout.storing or rollout.phase is not RolloutPhase.GATED:
+        return
+    if event.yes:
+        rollout.save(out, structs.replace(rollout.record, agreed=True, progress_at=now))
+    else:
+        back = rollout.record.spec.strategy.rollback_on_failure
+        trigger(rollout, Trigger.FAIL_AND_RETURN if back else Trigger.FAIL, event.reason or "not agreed", now, out)
+
+
+# What devices do.
+
+
+def _node_seen(state: Rollouts, event: events.NodeSeen, now: float, out: Out) -> None:
+    state.nodes[event.facts.node] = event.facts
+    for rollout in state.current.values():
+        if rollout.phase is not RolloutPhase.GOING_BACK and not _is_over(rollout):
+            devices.consider(rollout, event.facts, now)
+            advance(state, rollout, now, out)
+
+
+def _is_over(rollout: Rollout) -> bool:
+    return rollout.phase in ENDED and rollout.phase is not RolloutPhase.SUCCEEDED
+
+
+def _node_gone(state: Rollouts, event: events.NodeGone, now: float, out: Out) -> None:
+    state.nodes.pop(event.node, None)
+    for rollout in state.current.values():
+        device = rollout.devices.get(event.node)
+        if device is not None and not device.order:
+            rollout.drop(device)
+            advance(state, rollout, now, out)
+
+
+def _reported(state: Rollouts, event: events.Reported, now: float, out: Out) -> None:
+    report = event.report
+    state.reports[report.node, report.app] = report
+    rollout = state.current.get(report.app)
+    if rollout is None:
+        return
+    told = state.told_of(report.node, report.app)
+    if report.order > told.order and not told.writing and state.term:
+        out.append(Look(report.node, report.app))
+    device = rollout.devices.get(report.node)
+    if device is not None:
+        devices.heard(rollout, device, report, now, out)
+        advance(state, rollout, now, out)
+
+
+# What comes back from the broker.
+
+
+def _assigned(state: Rollouts, event: events.Assigned, now: float, out: Out) -> None:
+    told = state.told_of(event.node, event.app)
+    if told.order == event.order:
+        told.revision, told.writing = event.revision, False
+    rollout = state.current.get(event.app)
+    if rollout is not None:
+        advance(state, rollout, now, out)
+
+
+def _stored(state: Rollouts, event: events.Stored, now: float, out: Out) -> None:
+    rollout = state.rollouts.get(event.rollout)
+    if rollout is None:
+        return
+    rollout.revision, rollout.storing = event.revision, False
+    latest = state.current.get(rollout.app)
+    if latest is not rollout and rollout.active and latest is not None:
+        _replace(rollout, latest.record.spec.version.version, now, out)
+        return
+    asks, rollout.asks = rollout.asks, []
+    for what, reason in asks:
+        _asked(state, events.Asked(rollout.id, what, reason), now, out)
+    advance(state, rollout, now, out)
+
+
+def _tick(state: Rollouts, _event: events.Tick, now: float, out: Out) -> None:
+    for rollout in state.current.values():
+        if _is_over(rollout) or rollout.storing:
+            continue
+        devices.overdue(state, rollout, now, out)
+        advance(state, rollout, now, out)
+        if rollout.dirty and not rollout.storing:
+            rollout.save(out, rollout.record)
+
+
+HANDLERS: dict[type, Handler] = {
+    events.RolloutFound: _rollout_found,
+    events.OutcomeFound: _outcome_found,
+    events.AssignmentFound: _assignment_found,
+    events.VersionFound: _version_found,
+    events.TakenOver: _taken_over,
+    events.Created: _created,
+    events.Asked: _asked,
+    events.Promoted: _promoted,
+    events.NodeSeen: _node_seen,
+    events.NodeGone: _node_gone,
+    events.Reported: _reported,
+    events.Assigned: _assigned,
+    events.Stored: _stored,
+    events.Tick: _tick,
+}

@@ -1,0 +1,186 @@
+"""What the machine knows: rollouts, the devices in each by stage, what every device is told and what it reports."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+
+from msgspec import structs
+
+from coordinator.core.rollouts.actions import Action, Store
+from coordinator.core.rollouts.batches import rank
+from coordinator.core.rollouts.fit import Facts
+from coordinator.core.rollouts.phases import Trigger
+from schemas.rollout import AppReport, AppVersion, Assignment
+from schemas.rollout_state import ENDED, Outcome, RolloutPhase, RolloutRecord, Stage
+
+Out = list[Action]
+TOUCHED = (Stage.TOLD, Stage.HEALTHY, Stage.FAILED)
+
+
+class Device:
+    """One device in one rollout. `since`: when its stage began; `heard`: it reported on what it was told; `before`: what was
+    good on it when the rollout came. With `order` 0 it was told nothing (or is to be told anew)."""
+
+    __slots__ = ("batch", "before", "heard", "node", "order", "reason", "since", "stage")
+
+    def __init__(self, node: str, stage: Stage, since: float) -> None:
+        self.node, self.stage, self.since = node, stage, since
+        self.reason = ""
+        self.batch = -1  # told in none yet
+        self.order = 0
+        self.before = ""
+        self.heard = False
+
+
+class Rollout:
+    """One rollout: its record as it is (to be) stored, and its devices, counted by stage."""
+
+    def __init__(self, record: RolloutRecord, revision: int) -> None:
+        self.record = record
+        self.revision = revision
+        self.storing = False  # a write is under way: until it is confirmed nothing is decided that follows from it
+        self.dirty = False  # something changed that the next write takes along
+        self.devices: dict[str, Device] = {}
+        self.by_stage: dict[Stage, dict[str, Device]] = {stage: {} for stage in Stage}
+        self.in_batch: Counter[tuple[int, Stage]] = Counter()
+        self.line: list[tuple[bytes, str]] = []  # a heap of those that wait; who left that stage is passed over
+        self.to_return: dict[str, None] = {}  # RETURNING, and not told yet
+        self.asks: list[tuple[Trigger, str]] = []  # of operators, while a write is under way
+        self.asked = False  # the cluster's decision was asked for
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.record.spec.id
+
+    @property
+    def app(self) -> str:
+        """The app that it is about."""
+        return self.record.spec.version.app
+
+    @property
+    def phase(self) -> RolloutPhase:
+        """Where it is."""
+        return self.record.phase
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended."""
+        return self.record.phase not in ENDED
+
+    def count(self, *stages: Stage) -> int:
+        """How many devices are in any of these."""
+        return sum(len(self.by_stage[stage]) for stage in stages)
+
+    def add(self, device: Device) -> Device:
+        """Take a device in."""
+        self.devices[device.node] = device
+        self._enter(device)
+        return device
+
+    def drop(self, device: Device) -> None:
+        """Forget a device."""
+        self._leave(device)
+        del self.devices[device.node]
+
+    def move(self, device: Device, stage: Stage, now: float, reason: str = "", batch: int | None = None) -> None:
+        """Put a device into another stage (and batch)."""
+        self._leave(device)
+        if batch is not None:
+            device.batch = batch
+        if device.stage is not stage:
+            device.since = now
+        device.stage, device.reason = stage, reason
+        self._enter(device)
+
+    def _enter(self, device: Device) -> None:
+        self.by_stage[device.stage][device.node] = device
+        self.in_batch[device.batch, device.stage] += 1
+        if device.stage is Stage.WAITING:
+            heapq.heappush(self.line, (rank(self.id, device.node), device.node))
+
+    def _leave(self, device: Device) -> None:
+        del self.by_stage[device.stage][device.node]
+        self.in_batch[device.batch, device.stage] -= 1
+
+    def next_waiting(self) -> Device | None:
+        """The next one in the line, taken out of it."""
+        while self.line:
+            _, node = heapq.heappop(self.line)
+            device = self.by_stage[Stage.WAITING].get(node)
+            if device is not None:
+                return device
+        return None
+
+    def of_batch(self, batch: int, *stages: Stage) -> int:
+        """How many devices of that batch are in any of these."""
+        return sum(self.in_batch[batch, stage] for stage in stages)
+
+    def save(self, out: Out, record: RolloutRecord) -> None:
+        """Have this written. Only while no write is under way."""
+        self.record, self.storing, self.dirty = record, True, False
+        out.append(Store(record, self.revision))
+
+    def progress(self, now: float) -> None:
+        """A device became healthy."""
+        self.record = structs.replace(self.record, progress_at=now)
+        self.dirty = True
+
+
+class Told:
+    """What a device is told of an app: as stored at `revision`, or being written."""
+
+    __slots__ = ("assignment", "revision", "writing")
+
+    def __init__(self, assignment: Assignment | None, revision: int) -> None:
+        self.assignment, self.revision = assignment, revision
+        self.writing = False
+
+    @property
+    def order(self) -> int:
+        """The number of the latest decision; 0: none ever."""
+        return self.assignment.order if self.assignment else 0
+
+
+class Rollouts:
+    """The machine's whole state. `term` is 0 until it acts."""
+
+    def __init__(self) -> None:
+        self.term = 0
+        self.nodes: dict[str, Facts] = {}
+        self.versions: dict[tuple[str, str], AppVersion] = {}
+        self.rollouts: dict[str, Rollout] = {}
+        self.current: dict[str, Rollout] = {}  # of each app, the latest
+        self.told: dict[tuple[str, str], Told] = {}
+        self.reports: dict[tuple[str, str], AppReport] = {}
+        self.outcomes: dict[str, dict[str, Outcome]] = {}  # found while taking over, of rollouts
+
+    def told_of(self, node: str, app: str) -> Told:
+        """What a device is told of an app, to be changed."""
+        return self.told.setdefault((node, app), Told(None, 0))
+
+    def history(self, app: str) -> list[Rollout]:
+        """Every rollout of an app, the latest first."""
+        of_app = [rollout for rollout in self.rollouts.values() if rollout.app == app]
+        return sorted(of_app, key=lambda r: (-r.record.spec.created_at, r.id))
+
+    def stable(self, app: str) -> AppVersion | None:
+        """The version of the latest rollout that succeeded."""
+        found: Iterable[Rollout] = (r for r in self.history(app) if r.phase is RolloutPhase.SUCCEEDED)
+        return next((rollout.record.spec.version for rollout in found), None)
+
+    def good_on(self, node: str, app: str) -> str:
+        """The version that was last healthy on a device, as far as it said or was recorded; "" when none is known."""
+        report = self.reports.get((node, app))
+        if report is not None and report.good:
+            return report.good
+        told = self.told.get((node, app))
+        if told is None or told.assignment is None:
+            return ""
+        rollout = self.rollouts.get(told.assignment.rollout)
+        device = rollout.devices.get(node) if rollout is not None else None
+        if rollout is not None and device is not None and device.stage is Stage.HEALTHY:
+            return rollout.record.spec.version.version
+        return told.assignment.before

@@ -1,0 +1,290 @@
+"""A world for the rollouts' machine: devices that flap, dawdle, defer and lie, a broker that keeps, coordinators that die.
+
+Virtual time, one seed, no I/O. After every step the world checks what must always hold; `Broken` says what did not.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from coordinator.core.rollouts import actions, events
+from coordinator.core.rollouts.fit import Facts
+from coordinator.core.rollouts.machine import step
+from coordinator.core.rollouts.phases import Trigger
+from coordinator.core.rollouts.state import Rollouts
+from schemas.device import DeviceCapabilities, DeviceState, NetworkQuality
+from schemas.rollout import (
+    AppNeeds,
+    AppReport,
+    AppVersion,
+    Assignment,
+    DataOnly,
+    Health,
+    Phase,
+    Strategy,
+    StrategyKind,
+    Targets,
+    Told,
+)
+from schemas.rollout_state import ENDED, Outcome, RolloutPhase, RolloutRecord, RolloutSpec, Stage
+
+APP = "model"
+
+
+class Broken(AssertionError):
+    """Something that must always hold did not."""
+
+
+def version_of(name: str, **more: object) -> AppVersion:
+    return AppVersion(APP, name, "sha256-" + "0" * 64, 1000, DataOnly(), AppNeeds(), Health(**more))  # type: ignore[arg-type]
+
+
+def facts_of(node: str, *, online: bool = True, battery: float | None = None, cores: int = 4, **labels: str) -> Facts:
+    state = DeviceState(
+        mains=battery is None, battery_percent=battery, is_charging=None if battery is None else False,
+        network_metered=False, network_quality=NetworkQuality.GOOD,
+    )  # fmt: skip
+    return Facts(node, 1, online, DeviceCapabilities(cpu_cores=cores), state, labels)
+
+
+@dataclass
+class Player:
+    """A device: what it has, how it behaves. `bad`: versions that never become healthy on it."""
+
+    name: str
+    bad: frozenset[str] = frozenset()
+    slow_s: float = 1.0
+    lies: bool = False
+    defers: float = 0.0  # the share of assignments that it puts off for a while by itself
+    online: bool = True
+    seen: int = 0
+    good: str = ""
+    running: str = ""
+    phase: Phase | None = None
+    order: int = 0
+    version: str = ""
+    told_of: dict[int, tuple[Told, str]] = field(default_factory=dict)
+
+
+class World:
+    """Everything that happens, in order of time. `rng` decides delays, flaps, losses and crashes."""
+
+    def __init__(self, seed: int, players: list[Player], *, flap: float = 0.0, loss: float = 0.0) -> None:
+        self.rng = Random(seed)
+        self.now = 1_000_000.0
+        self.players = {player.name: player for player in players}
+        self.flap, self.loss = flap, loss
+        self._number = itertools.count()
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        # what the broker keeps
+        self.records: dict[str, tuple[RolloutRecord, int]] = {}
+        self.assigned: dict[str, tuple[Assignment, int]] = {}
+        self.outcomes: dict[tuple[str, str], Outcome] = {}
+        self.versions: dict[str, AppVersion] = {}
+        self.revision = 0
+        self.asked: list[actions.Ask] = []
+        self.said: list[actions.Emit] = []
+        self.life = 0
+        self.max_on_its_way = 0
+        self.state = Rollouts()
+        self.take_over()
+
+    # Time.
+
+    def after(self, seconds: float, what: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (self.now + seconds, next(self._number), what))
+
+    def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        end = self.now + seconds
+        while self._queue and self._queue[0][0] <= end and not until():
+            self.now, _, what = heapq.heappop(self._queue)
+            what()
+        if not until():
+            self.now = end
+
+    def start_ticking(self, every_s: float = 1.0) -> None:
+        def tick(life: int) -> None:
+            if life == self.life:
+                self.give(events.Tick())
+                self.after(every_s, lambda: tick(life))
+
+        tick(self.life)
+
+    # The coordinator.
+
+    def take_over(self) -> None:
+        """A new coordinator: nothing but what the broker keeps."""
+        self.life += 1
+        self.state = Rollouts()
+        for version in self.versions.values():
+            self.give(events.VersionFound(version))
+        for record, revision in self.records.values():
+            self.give(events.RolloutFound(record, revision))
+        for (rollout, _), outcome in self.outcomes.items():
+            self.give(events.OutcomeFound(rollout, outcome))
+        for node, (assignment, revision) in self.assigned.items():
+            self.give(events.AssignmentFound(node, APP, assignment, revision))
+        self.give(events.TakenOver(self.life))
+        for player in self.players.values():
+            self.give(events.NodeSeen(facts_of(player.name, online=player.online)))
+            self.report(player)
+        self.start_ticking()
+
+    def give(self, event: events.Event) -> None:
+        for action in step(self.state, event, self.now):
+            self._do(action)
+        self.check()
+
+    def _alive(self, life: int, event: events.Event) -> Callable[[], None]:
+        """What gives the event to the coordinator of that life, if it still acts then."""
+        return lambda: self.give(event) if life == self.life else None
+
+    def create(self, name: str, version: AppVersion, kind: str = "canary", **strategy: object) -> str:
+        self.versions[version.version] = version
+        spec = RolloutSpec(name, version, Targets(), Strategy(StrategyKind(kind), **strategy))  # type: ignore[arg-type]
+        self.give(events.VersionFound(version))
+        self.give(events.Created(spec))
+        return name
+
+    def ask(self, rollout: str, trigger: Trigger) -> None:
+        self.give(events.Asked(rollout, trigger))
+
+    def _do(self, action: actions.Action) -> None:
+        life, delay_s = self.life, self.rng.uniform(0.001, 0.05)
+        match action:
+            case actions.Store():
+                self.after(delay_s, lambda: self._store(life, action))
+            case actions.Assign():
+                self.after(delay_s, lambda: self._assign(life, action))
+            case actions.StoreOutcome(rollout, outcome):
+                self.after(delay_s, lambda: self.outcomes.__setitem__((rollout, outcome.node), outcome))
+            case actions.Look(node, app):
+                held = self.assigned.get(node)
+                found = events.AssignmentFound(node, app, *(held or (None, 0)))
+                self.after(delay_s, self._alive(life, found))
+            case actions.Ask():
+                self.asked.append(action)
+            case actions.Emit():
+                self.said.append(action)
+
+    def _store(self, life: int, action: actions.Store) -> None:
+        name = action.record.spec.id
+        if self.records.get(name, (None, 0))[1] != action.revision:
+            if life == self.life:  # a write of the one before was still on its way: begin anew, as the shell does
+                self.take_over()
+            return
+        self.revision += 1
+        revision = self.revision
+        self.records[name] = (action.record, revision)
+        self.after(0.001, self._alive(life, events.Stored(name, revision)))
+
+    def _assign(self, life: int, action: actions.Assign) -> None:
+        held = self.assigned.get(action.node)
+        if (held[1] if held else 0) != action.revision:
+            found = events.AssignmentFound(action.node, APP, *(held or (None, 0)))
+            self.after(0.001, self._alive(life, found))
+            return
+        if held is not None and action.assignment.order <= held[0].order:
+            raise Broken(f"{action.node} is told {action.assignment.order} after {held[0].order}")
+        self.revision += 1
+        revision = self.revision
+        self.assigned[action.node] = (action.assignment, revision)
+        done = events.Assigned(action.node, APP, action.assignment.order, revision)
+        self.after(0.001, self._alive(life, done))
+        if self.rng.random() >= self.loss:
+            self.after(self.rng.uniform(0.001, 0.1), lambda: self.deliver(action.node))
+
+    # Devices.
+
+    def deliver(self, node: str) -> None:
+        """The device reads what it is told."""
+        player, held = self.players[node], self.assigned.get(node)
+        if not player.online or held is None or held[0].order <= player.order:
+            return
+        a = held[0]
+        what = (a.told, a.version.version if a.version else "")
+        if player.told_of.setdefault(a.order, what) != what:
+            raise Broken(f"{node} was told two things as number {a.order}")
+        player.order, player.version = a.order, what[1]
+        if a.told is Told.REMOVE:
+            player.running = player.good = ""
+            self.become(player, a.order, Phase.REMOVED, 0.1)
+        elif player.running == player.version and player.phase is Phase.HEALTHY:
+            self.become(player, a.order, Phase.HEALTHY, 0.01)
+        elif self.rng.random() < player.defers:
+            self.become(player, a.order, Phase.DEFERRED, 0.1)
+            self.after(self.rng.uniform(5, 60), lambda: self.install(player, a.order))
+        else:
+            self.install(player, a.order)
+
+    def install(self, player: Player, order: int) -> None:
+        self.become(player, order, Phase.DOWNLOADING, 0.1)
+        good = player.version not in player.bad
+        took_s = player.slow_s * self.rng.uniform(0.5, 1.5)
+        self.become(player, order, Phase.HEALTHY if good else Phase.FAILED, took_s)
+
+    def become(self, player: Player, order: int, phase: Phase, after_s: float) -> None:
+        def now() -> None:
+            if player.order != order:
+                return
+            player.phase = phase
+            if phase is Phase.HEALTHY:
+                player.running = player.good = player.version
+            self.report(player)
+
+        self.after(after_s, now)
+
+    def report(self, player: Player) -> None:
+        if not player.online or player.phase is None:
+            return
+        said = AppReport(player.name, 1, APP, player.order, player.phase, player.version, player.running, player.good)
+        times = 0 if self.rng.random() < self.loss else 2 if self.rng.random() < self.loss else 1
+        for _ in range(times):
+            life = self.life
+            self.after(self.rng.uniform(0, 0.5), self._alive(life, events.Reported(said)))
+        if player.lies:
+            lie = AppReport(player.name, 1, APP, player.order + self.rng.choice((-1, 1)), Phase.HEALTHY, "x", "x", "x")
+            self.give(events.Reported(lie))
+
+    def live(self) -> None:
+        """Devices report now and then, flap, and read what they missed when they are back."""
+
+        def beat(player: Player) -> None:
+            if self.rng.random() < self.flap:
+                player.online = not player.online
+                self.give(events.NodeSeen(facts_of(player.name, online=player.online)))
+            self.deliver(player.name)
+            self.report(player)
+            self.after(self.rng.uniform(20, 40), lambda: beat(player))
+
+        for player in self.players.values():
+            self.after(self.rng.uniform(0, 30), lambda player=player: beat(player))  # type: ignore[misc]
+
+    # What must always hold.
+
+    def check(self) -> None:
+        for rollout in self.state.rollouts.values():
+            strategy = rollout.record.spec.strategy
+            if strategy.kind is StrategyKind.ROLLING and not any(p.defers for p in self.players.values()):
+                on_its_way = rollout.count(Stage.TOLD) if rollout.phase is RolloutPhase.ROLLING else 0
+                self.max_on_its_way = max(self.max_on_its_way, on_its_way)
+                if on_its_way > strategy.max_concurrent + self.resumed:
+                    raise Broken(f"{on_its_way} devices are on their way, at most {strategy.max_concurrent}")
+
+    resumed = 0  # devices that were offline when told, or stopped being healthy, may be on their way beside a batch
+
+    def ended(self, rollout: str) -> bool:
+        return self.state.rollouts[rollout].phase in ENDED
+
+    def phase(self, rollout: str) -> RolloutPhase:
+        return self.state.rollouts[rollout].phase
+
+    def running(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for player in self.players.values():
+            found[player.running] = found.get(player.running, 0) + 1
+        return found

@@ -1,0 +1,341 @@
+"""Rollouts, told as stories of a fleet; the worlds' invariants are checked after every step of each."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from msgspec import structs
+
+from coordinator.core.rollouts import events
+from coordinator.core.rollouts.fit import judge
+from coordinator.core.rollouts.phases import ENDS_AS, TABLE, Trigger
+from schemas.device import DeviceType, NetworkQuality, ThermalState
+from schemas.rollout import AppNeeds
+from schemas.rollout_state import ENDED, RolloutPhase, Stage
+from tests.core.rollout_world import Player, World, facts_of, version_of
+
+
+def fleet(count: int, **how: object) -> list[Player]:
+    return [Player(f"n{i}", **how) for i in range(count)]  # type: ignore[arg-type]
+
+
+def with_first_version(world: World) -> World:
+    """Everything has v1, as its last good version."""
+    world.create("r1", version_of("v1"), kind="rolling", max_concurrent=10_000, between_s=0.0)
+    world.run(300, lambda: world.ended("r1"))
+    assert world.phase("r1") is RolloutPhase.SUCCEEDED
+    return world
+
+
+def test_a_canary_goes_first_and_the_rest_follows_once_it_is_healthy() -> None:
+    world = with_first_version(World(1, fleet(20)))
+    world.create("r2", version_of("v2"), kind="canary")
+    world.run(0.3)
+    assert len([a for a, _ in world.assigned.values() if a.rollout == "r2"]) == 2
+    world.run(300, lambda: world.ended("r2"))
+    assert world.phase("r2") is RolloutPhase.SUCCEEDED
+    assert world.running() == {"v2": 20}
+
+
+def test_a_bad_canary_stops_itself_and_returns_only_those_it_touched() -> None:
+    world = with_first_version(World(1, fleet(20, bad=frozenset({"v2"}))))
+    before = {node: a.order for node, (a, _) in world.assigned.items()}
+    world.create("r2", version_of("v2"), kind="canary")
+    world.run(900, lambda: world.ended("r2"))
+    assert world.phase("r2") is RolloutPhase.FAILED
+    assert "attempted devices failed" in world.state.rollouts["r2"].record.reason
+    assert world.running() == {"v1": 20}
+    touched = [node for node, (a, _) in world.assigned.items() if a.order != before[node]]
+    assert len(touched) == 2
+    assert all(world.assigned[node][0].back for node in touched)
+
+
+def test_a_version_that_is_bad_on_one_kind_of_device_is_stopped_at_the_share_of_those_attempted() -> None:
+    players = fleet(40)
+    for player in players[::3]:
+        player.bad = frozenset({"v2"})
+    world = with_first_version(World(3, players))
+    world.create("r2", version_of("v2"), kind="rolling", max_concurrent=4, between_s=1.0)
+    world.run(900, lambda: world.ended("r2"))
+    assert world.phase("r2") is RolloutPhase.FAILED
+    assert world.running() == {"v1": 40}
+
+
+def test_the_first_version_of_all_is_removed_when_it_fails() -> None:
+    world = World(1, fleet(5, bad=frozenset({"v1"})))
+    world.create("r1", version_of("v1"))
+    world.run(900, lambda: world.ended("r1"))
+    assert world.phase("r1") is RolloutPhase.FAILED
+    assert world.running() == {"": 5}
+
+
+def test_offline_devices_do_not_thin_out_failures_and_catch_up_when_they_come() -> None:
+    players = fleet(10)
+    for player in players[5:]:
+        player.online = False
+    world = World(1, players)
+    world.create("r1", version_of("v1"), kind="blue-green")
+    world.run(120)
+    assert world.phase("r1") is RolloutPhase.CATCHING_UP
+    assert world.running() == {"v1": 5, "": 5}
+    for player in players[5:9]:
+        player.online = True
+        world.give(events.NodeSeen(facts_of(player.name)))
+    world.run(120)
+    assert world.running() == {"v1": 9, "": 1}
+    world.run(8 * 86_400, lambda: world.ended("r1"))
+    assert world.phase("r1") is RolloutPhase.SUCCEEDED
+    assert world.state.rollouts["r1"].devices["n9"].stage is Stage.EXPIRED
+
+
+def test_a_rollout_that_nobody_can_take_ends() -> None:
+    world = World(1, fleet(3, online=False))
+    world.create("r1", version_of("v1"), catch_up_s=3600.0)
+    world.run(7200, lambda: world.ended("r1"))
+    assert world.phase("r1") is RolloutPhase.FAILED
+
+
+def test_a_device_that_took_the_version_and_fell_silent_has_failed() -> None:
+    """One that is bricked by an update is not *on its way* for ever."""
+    world = with_first_version(World(1, fleet(10, slow_s=5.0)))
+    world.create("r2", version_of("v2"))
+    world.run(2.0)
+    [node] = [n for n, (a, _) in world.assigned.items() if a.rollout == "r2"]
+    world.players[node].online = False
+    world.give(events.NodeSeen(facts_of(node, online=False)))
+    world.run(900, lambda: world.ended("r2"))
+    assert world.phase("r2") is RolloutPhase.FAILED
+    assert "silent since it took" in world.state.rollouts["r2"].record.reason
+
+
+def test_without_progress_it_fails_by_the_clock_that_runs_from_its_creation() -> None:
+    world = World(1, fleet(4, slow_s=10_000.0))
+    world.create("r1", version_of("v1", healthy_deadline_s=2000.0, progress_deadline_s=3000.0, min_healthy_s=1.0))
+    began = world.now
+    world.run(9000, lambda: world.ended("r1"))
+    assert world.phase("r1") is RolloutPhase.FAILED
+    assert world.now - began < 3000 + 2 * 2015
+
+
+def test_blue_green_keeps_the_old_version_warm_until_the_gate_is_open() -> None:
+    world = with_first_version(World(1, fleet(6)))
+    world.create("r2", version_of("v2"), kind="blue-green")
+    world.run(0.3)
+    first = [a.told.value for a, _ in world.assigned.values() if a.rollout == "r2"]
+    assert first == ["warm"] * 3
+    world.run(300, lambda: world.ended("r2"))
+    world.run(5.0)
+    assert {a.told.value for a, _ in world.assigned.values()} == {"switch"}
+
+
+def test_without_promote_the_canary_waits_for_an_operator_and_no_clock_runs() -> None:
+    world = World(1, fleet(10))
+    world.create("r1", version_of("v1"), promote=False)
+    world.run(86_400)
+    assert world.phase("r1") is RolloutPhase.GATED
+    assert world.running() == {"v1": 1, "": 9}
+    world.give(events.Promoted("r1"))
+    world.run(300, lambda: world.ended("r1"))
+    assert world.running() == {"v1": 10}
+
+
+@pytest.mark.parametrize(("yes", "end"), [(True, RolloutPhase.SUCCEEDED), (False, RolloutPhase.FAILED)])
+def test_a_clusters_decision_opens_the_gate_or_sends_everybody_back(yes: bool, end: RolloutPhase) -> None:
+    world = with_first_version(World(1, fleet(10)))
+    world.create("r2", version_of("v2"), decision_of="c1")
+    world.run(60)
+    assert [ask.cluster for ask in world.asked] == ["c1"]
+    world.give(events.Promoted("r2", yes, "the members said so"))
+    world.run(300, lambda: world.ended("r2"))
+    assert world.phase("r2") is end
+    assert world.running() == ({"v2": 10} if yes else {"v1": 10})
+
+
+def test_a_newer_version_replaces_a_running_rollout() -> None:
+    world = with_first_version(World(1, fleet(10, slow_s=20.0)))
+    world.create("r2", version_of("v2"), kind="rolling", max_concurrent=2, between_s=5.0)
+    world.run(30)
+    world.create("r3", version_of("v3"), kind="rolling", max_concurrent=5, between_s=1.0)
+    world.run(900, lambda: world.ended("r3"))
+    assert world.phase("r2") is RolloutPhase.SUPERSEDED
+    assert world.running() == {"v3": 10}
+
+
+def test_pause_tells_nobody_new_and_resume_goes_on() -> None:
+    world = World(1, fleet(10))
+    world.create("r1", version_of("v1"), kind="rolling", max_concurrent=2, between_s=5.0)
+    world.run(8)
+    world.ask("r1", Trigger.PAUSE)
+    world.run(10)
+    told = len(world.assigned)
+    world.run(3600)
+    assert world.phase("r1") is RolloutPhase.PAUSED
+    assert len(world.assigned) == told < 10
+    world.ask("r1", Trigger.RESUME)
+    world.run(300, lambda: world.ended("r1"))
+    assert world.running() == {"v1": 10}
+
+
+@pytest.mark.parametrize("trigger", [Trigger.ABORT, Trigger.ROLL_BACK])
+def test_abort_and_roll_back_bring_every_device_to_what_was_good_on_it(trigger: Trigger) -> None:
+    players = fleet(10)
+    world = with_first_version(World(1, players))
+    world.create("r2", version_of("v2"), kind="rolling", max_concurrent=3, between_s=5.0)
+    world.run(12)
+    assert world.running()["v2"] >= 3
+    world.ask("r2", trigger)
+    world.run(300, lambda: world.ended("r2"))
+    assert world.phase("r2") is RolloutPhase.ABORTED
+    assert world.running() == {"v1": 10}
+
+
+def test_only_the_failed_ones_are_tried_again() -> None:
+    players = fleet(6)
+    players[2].bad = players[4].bad = frozenset({"v1"})
+    world = World(1, players)
+    world.create("r1", version_of("v1"), kind="rolling", max_concurrent=6, rollback_on_failure=False)
+    world.run(300, lambda: world.ended("r1"))
+    assert world.phase("r1") is RolloutPhase.FAILED
+    world.run(10)  # what was on its way when it failed is still heard of
+    orders = {node: a.order for node, (a, _) in world.assigned.items()}
+    players[2].bad = players[4].bad = frozenset()
+    world.ask("r1", Trigger.RETRY)
+    world.run(300, lambda: world.ended("r1"))
+    assert world.phase("r1") is RolloutPhase.SUCCEEDED
+    again = {node for node, (a, _) in world.assigned.items() if a.order != orders[node]}
+    assert again == {"n2", "n4"}
+
+
+def test_a_device_that_joins_later_gets_the_version_too() -> None:
+    world = with_first_version(World(1, fleet(3)))
+    world.players["late"] = Player("late")
+    world.give(events.NodeSeen(facts_of("late")))
+    world.run(10)
+    assert world.running() == {"v1": 4}
+
+
+def test_the_coordinator_may_die_at_every_step() -> None:
+    """However often, the rollout goes on from what is stored, and no device is told two things."""
+    for crash_at in range(0, 60, 2):
+        world = with_first_version(World(7, fleet(12)))
+        world.live()
+        world.create("r2", version_of("v2"), kind="rolling", max_concurrent=3, between_s=1.0)
+        world.run(crash_at * 0.2 + 0.02)
+        world.take_over()
+        if "r2" not in world.state.rollouts:  # it died before the rollout was stored: its creator was not answered
+            continue
+        world.run(600, lambda world=world: world.ended("r2"))
+        assert world.phase("r2") is RolloutPhase.SUCCEEDED
+        assert world.running() == {"v2": 12}
+
+
+def test_a_coordinator_that_dies_while_going_back_leaves_nobody_with_what_failed() -> None:
+    for crash_at in range(0, 40, 2):
+        players = fleet(12)
+        for player in players[::2]:
+            player.bad = frozenset({"v2"})
+        world = with_first_version(World(7, players))
+        world.live()
+        world.create("r2", version_of("v2"), kind="rolling", max_concurrent=6, between_s=1.0)
+        world.run(crash_at * 0.2 + 0.1)
+        world.take_over()
+        world.run(900, lambda world=world: world.ended("r2"))
+        assert world.phase("r2") is RolloutPhase.FAILED
+        world.run(60)
+        assert world.running() == {"v1": 12}
+
+
+def random_world(seed: int, count: int) -> World:
+    """Flapping, slow, deferring and lying devices, lost and doubled messages, and a coordinator that dies."""
+    rng = Random(seed)
+    players = [
+        Player(
+            f"n{i}",
+            bad=frozenset({"v2"}) if rng.random() < 0.03 else frozenset(),
+            slow_s=rng.choice((0.5, 2.0, 20.0)),
+            lies=rng.random() < 0.1,
+            defers=0.2 if rng.random() < 0.2 else 0.0,
+        )
+        for i in range(count)
+    ]
+    return World(seed, players, flap=rng.choice((0.0, 0.05, 0.2)), loss=rng.choice((0.0, 0.1)))
+
+
+def play(seed: int, count: int, crashes: int) -> World:
+    """One random world from its first version to the end of its second."""
+    rng = Random(seed + 1)
+    world = random_world(seed, count)
+    world.live()
+    world.create("r1", version_of("v1"), kind="rolling", max_concurrent=count, catch_up_s=7200.0)
+    world.run(8000, lambda: world.ended("r1"))
+    assert world.ended("r1")
+    kind = rng.choice(("canary", "blue-green", "rolling"))
+    world.create("r2", version_of("v2"), kind=kind, max_concurrent=max(2, count // 8), between_s=5.0, catch_up_s=7200.0)
+    world.run(1.0)
+    for _ in range(crashes):
+        world.run(rng.uniform(1, 400), lambda: world.ended("r2"))
+        world.take_over()
+    world.run(9000, lambda: world.ended("r2"))
+    assert world.ended("r2"), f"seed {seed}: it has not ended but is {world.phase('r2')}"
+    if world.phase("r2") is RolloutPhase.FAILED:
+        world.run(3600)
+        stuck = [p.name for p in world.players.values() if p.online and p.running == "v2"]
+        assert stuck == [], f"seed {seed}: a failed rollout left its version on {stuck}"
+    return world
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_in_random_worlds_every_rollout_ends_and_a_failed_one_ends_at_what_was_good(block: int) -> None:
+    for seed in range(block * 15, block * 15 + 15):
+        play(seed, 24, crashes=seed % 3)
+
+
+def test_every_phase_but_an_end_has_a_way_on_and_every_return_an_end() -> None:
+    assert set(TABLE) == set(RolloutPhase)
+    for phase, moves in TABLE.items():
+        assert phase in ENDED or moves
+    returns = {what for moves in TABLE.values() for what, to in moves.items() if to is RolloutPhase.GOING_BACK}
+    assert returns == set(ENDS_AS)
+
+
+NEEDS: list[tuple[dict[str, object], dict[str, object], str]] = [
+    ({"cores": 8.0}, {}, "it has 4 cores, 8 are needed"),
+    ({"clock_ghz": 2.0}, {}, "its clock is unknown, 2 GHz are needed"),
+    ({"ram_mb": 10}, {}, "its RAM is unknown, 10 MiB are needed"),
+    ({"gpu": True}, {}, "whether it has a GPU is unknown"),
+    ({"arch": ("arm64",)}, {}, "its architecture is unknown, not arm64"),
+    ({"device_types": (DeviceType.LAPTOP,)}, {}, "its device type is unknown"),
+    ({"frameworks": ("onnxruntime",)}, {}, "it lacks onnxruntime"),
+    ({"attestation": True}, {}, "it cannot attest what it runs"),
+    ({"trust": 0.6}, {}, "its trust is 0.00, 0.6 is needed"),
+    ({"encrypted_link": True}, {}, "its link to the broker is not encrypted"),
+]
+
+
+@pytest.mark.parametrize(("needs", "how", "reason"), NEEDS)
+def test_what_a_device_is_rejects_it(needs: dict[str, object], how: dict[str, object], reason: str) -> None:
+    fit = judge(AppNeeds(**needs), structs.replace(facts_of("n1"), **how))  # type: ignore[arg-type]
+    assert fit.rejected == (reason,)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"battery_percent": 19.0, "mains": False}, "battery 19 % and not charging; 20 % are needed"),
+        ({"battery_percent": None, "mains": False, "is_charging": None}, "its battery level is unknown"),
+        ({"thermal_state": ThermalState.HOT}, "it is hot"),
+        ({"network_metered": True}, "its network is metered"),
+        ({"network_quality": NetworkQuality.OFFLINE}, "its network is offline, poor is needed"),
+    ],
+)
+def test_how_a_device_is_now_defers_it(change: dict[str, object], reason: str) -> None:
+    facts = facts_of("n1")
+    facts = structs.replace(facts, device=structs.replace(facts.device, **change))
+    assert judge(AppNeeds(), facts).deferred == (reason,)
+    assert judge(AppNeeds(), facts).rejected == ()
+
+
+def test_enough_is_enough() -> None:
+    assert judge(AppNeeds(), facts_of("n1", battery=20.0)).now
+    assert judge(AppNeeds(cores=4.0), facts_of("n1")).now
