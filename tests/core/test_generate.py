@@ -15,11 +15,13 @@ from schemas import api, asyncapi, generate, subjects
 from schemas.device import DeviceCapabilities, DeviceState
 from schemas.event import (
     EVENTS,
+    AppEvent,
     CloudEvent,
     CoordinatorEvent,
     HoldEvent,
     NodeEvent,
     NodeRegistered,
+    RolloutEvent,
     TaskEnded,
     TaskEvent,
     rfc3339,
@@ -48,6 +50,8 @@ SAMPLES: dict[type, Any] = {
     TaskEnded: TaskEnded("t1", "jo", attempts=1, exit_code=3, errors=(AttemptError("n1", 1, 1.5, "it broke"),)),
     CoordinatorEvent: CoordinatorEvent("c1", 7),
     HoldEvent: HoldEvent("c1", 7, 4, 10, 1000.0, "4 of 10 nodes fell silent"),
+    RolloutEvent: RolloutEvent("r1", "model", "1.2.0", "gated", 1, 4, 1, 2, "1 of 5 failed"),
+    AppEvent: AppEvent("n1", "model", "1.2.0", "r1", 3, "not healthy in time"),
 }
 
 
