@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "task": ("tasks", "one task: state, attempts, why this node or why none"),
     "tasks": ("tasks", "the tasks that have no result yet"),
     "cancel": ("tasks", "end tasks, queued or running"),
+    "dead": ("dead", "tasks that were given up: what their attempts said; --retry submits them again"),
     "nodes": ("nodes", "the nodes"),
     "node-info": ("nodes", "one node: score with its parts, signals with their sources"),
     "drain": ("nodes", "take a node out of service, or back"),

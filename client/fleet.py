@@ -17,6 +17,7 @@ from client.api import Api
 from client.arguments import convert
 from client.chunks import Planner
 from client.contents import blob_of, file_args
+from client.dead import DeadLetters, DeadRow, Letter
 from client.functions import Functions
 from client.handle import Handle
 from client.jobs import check_job, new_job
@@ -70,6 +71,7 @@ class Fleet:
         self._api = Api(bus)
         self._functions = Functions(self._api, bus)
         self._objects = Objects(bus)
+        self._dead = DeadLetters(bus, self._store, self._objects)
         self._submit = Submitter(self._store, self._waiting, submitter)
         self._planners: dict[str, Planner] = {}
         self._maps: dict[RunningMap, None] = {}
@@ -288,6 +290,25 @@ class Fleet:
     async def cancel(self, task: str, reason: str = "") -> Done:
         """End a task, queued or running. Returns once the coordinator has it in hand."""
         return await self._api.cancel(check_id("task", task), self.submitter, reason)
+
+    async def dead(self, *, submitter: str = "", limit: int | None = None) -> list[DeadRow]:
+        """The tasks that were given up after their attempts, the oldest first; of one submitter or of all."""
+        return await self._dead.rows(submitter=submitter, limit=limit)
+
+    async def dead_letter(self, task: str) -> Letter:
+        """A task that was given up, whole, with what every attempt said. Raises Refused (``unknown-letter``)."""
+        return await self._dead.letter(task)
+
+    async def resubmit(self, task: str) -> str:
+        """Submit a task that was given up again, as a new one of the same submitter, and drop its letter; the new id.
+
+        Raises Refused (``unknown-letter``, ``not-dead``, ``not-recorded``, ``conflict``), ObjectMissing.
+        """
+        return await self._dead.resubmit(task)
+
+    async def drop_letter(self, task: str) -> None:
+        """Remove the letter of a task that was given up. Raises Refused (``unknown-letter``)."""
+        await self._dead.drop(task)
 
     def cancel_soon(self, task: str) -> None:
         """Cancel without waiting; `close` waits for it."""

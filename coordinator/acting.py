@@ -14,7 +14,7 @@ import random
 from collections import deque
 from functools import partial
 
-from coordinator import takeover
+from coordinator import dead, takeover
 from coordinator.api import Api
 from coordinator.areas import Area, Areas, Term
 from coordinator.bodies import Bodies
@@ -156,11 +156,16 @@ class Acting:
             await self._breathe()
 
     async def _tell(self) -> None:
-        """Ends that nobody told; who fails at that leaves it to the next term."""
+        """Ends that nobody told, and letters that nobody judged; who fails at that leaves it to the next term."""
         try:
             await takeover.read_untold(self._bus, self.inbound, self._hand_on, self._breathe, self._clock())
         except FogError as error:
             log.warning("ends of tasks may be untold", extra=fields(error=error.message))
+        try:
+            await self.outbound.letters_fence.take()  # what an earlier term still says is not stored from now on
+            await dead.read_letters(self._bus, self._hand_on)
+        except FogError as error:
+            log.warning("dead letters may lie there that should not", extra=fields(error=error.message))
 
     def _report_spread_s(self) -> float:
         """All nodes beat at once otherwise, and register anew."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from coordinator import dead
 from coordinator.areas import Answer, Endpoints
 from coordinator.core import events as ev
 from coordinator.core import tune, views
@@ -118,6 +119,7 @@ class Api:
         info = await jetstream.stream_info(self._bus, streams.TASKS)
         status = views.status(self._state, self._clock())
         beyond = int(info["state"]["messages"]) - sum(self._state.window.values())
+        letters = await dead.count(self._bus)
         refused = {**self._bad.counts, **status.bad}
         return structs.replace(
             status,
@@ -125,6 +127,7 @@ class Api:
             version=importlib.metadata.version("fogfleet"),
             tasks={**status.tasks, **({"stored": beyond} if beyond > 0 else {})},
             bad=refused,
+            dead_letters=letters,
             notes=(*status.notes, *(f"refused {bad.subject}: {bad.problem}" for bad in list(self._bad.last)[-5:])),
         )
 

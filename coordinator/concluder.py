@@ -1,42 +1,41 @@
-"""Recording results of our own (failed, cancelled, expired): each tried by one voice until the broker has one."""
+"""Recording results of our own (failed, cancelled, expired): each tried by one voice until the broker has one.
+
+A task that was given up is kept as a dead letter before its result is stored, so that no result says that there is a letter
+where there is none. What a letter is without its result is for the core to find out (`coordinator.core.dead`).
+"""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from msgspec import structs
+
 from coordinator.core.actions import Conclude
-from coordinator.core.events import Concluded, Source
-from coordinator.fence import Fence, outdated
+from coordinator.core.events import Concluded, LettersFound, Source
+from coordinator.fenced import Fenced
 from schemas import limits, subjects
 from schemas.codec import encode
-from schemas.errors import FogError, StoreRefused
-from schemas.logs import fields
-from schemas.store import Ack, Store
+from schemas.errors import FogError
+from schemas.store import Ack
 from schemas.task import Result, ResultState
-
-log = logging.getLogger("fog.coordinator")
-
-AGAIN_S = (0.5, 5.0)  # between two tries: the first wait, and the longest
 
 
 class Concluder:
-    """`over` is told what the broker said at last, `remove` of messages to go; `spawn` runs what waits, within the term."""
+    """Stores results by `results`. `keep` stores the letter of a task first, and tells whether it could; `over` is told what
+    the broker said at last, `remove` of messages to go; `spawn` runs what waits, within the term."""
 
     def __init__(
         self,
-        store: Store,
-        fence: Fence,
-        over: Callable[[Concluded], None],
+        results: Fenced,
+        keep: Callable[[Conclude, Result], Awaitable[bool]],
+        over: Callable[[Concluded | LettersFound], None],
         remove: Callable[[Source], None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
-        self._store, self._fence, self._over, self._remove, self._spawn = store, fence, over, remove, spawn
+        self._results, self._keep, self._over, self._remove, self._spawn = results, keep, over, remove, spawn
         self._recording: set[str] = set()  # tasks of which a result is on its way
         self._refused: dict[str, Source] = {}  # messages that go once their task's result is stored
-        self._in_turn = asyncio.Lock()
 
     def conclude(self, end: Conclude) -> None:
         """Record a result."""
@@ -55,58 +54,41 @@ class Concluder:
             exit_code=end.exit_code,
             stdout=end.stdout,
             stderr=end.stderr,
+            started_at=end.started_at,
+            duration_ms=end.duration_ms,
             parts=end.parts,
+            dead_letter=end.letter is not None,
         )
-        _Post(self, result).send()
+        if end.letter is None:
+            self._record(result)
+        else:
+            self._spawn(self._record_with_letter(end, result))
 
     def refuse(self, task: str, submitter: str, source: Source, reason: str) -> None:
         """End a task that the core cannot handle: a failed result says so, then its message goes."""
         self._refused[task] = source
         self.conclude(Conclude(task, submitter, ResultState.FAILED, reason))
 
-    def _ended(self, task: str, placement: int, refused: bool) -> None:
+    async def _record_with_letter(self, end: Conclude, result: Result) -> None:
+        try:
+            kept = await self._keep(end, result)
+        except BaseException:
+            self._recording.discard(end.task)  # so that the core's next saying of it begins anew
+            raise
+        self._record(structs.replace(result, dead_letter=kept))
+
+    def _record(self, result: Result) -> None:
+        subject = subjects.result(result.submitter, result.task)
+        msg_id = f"{result.task}.{result.state.value}"
+        self._results.post(subject, encode(result), msg_id, lambda answer: self._answered(result, answer))
+
+    def _answered(self, result: Result, answer: Ack | FogError) -> None:
+        task = result.task
+        # A duplicate may be of an earlier end of a task that came again: RESULTS is to be asked, as where it was refused.
+        refused = not isinstance(answer, Ack) or answer.duplicate
         self._recording.discard(task)
         if task in self._refused:
             self._remove(self._refused.pop(task))
-        self._over(Concluded(task, refused=refused, placement=placement))
-
-
-class _Post:
-    """One result on its way."""
-
-    def __init__(self, by: Concluder, result: Result) -> None:
-        self._by, self._task, self._placement = by, result.task, result.placement
-        self._subject = subjects.result(result.submitter, result.task)
-        self._data = encode(result)
-        self._msg_id = f"{result.task}.{result.state.value}"
-        self._wait_s = AGAIN_S[0]
-
-    def send(self) -> None:
-        by = self._by
-        by._store.post(self._subject, self._data, self._msg_id, self._answered, headers=by._fence.headers())
-
-    def _answered(self, answer: Ack | FogError) -> None:
-        # A duplicate may be of an earlier end of a task that came again: RESULTS is to be asked, as where it was refused.
-        refused = (isinstance(answer, StoreRefused) and answer.exists) or (isinstance(answer, Ack) and answer.duplicate)
-        if refused or isinstance(answer, Ack):
-            self._by._ended(self._task, self._placement, refused)
-            return
-        if not outdated(answer):
-            log.error("a result was not stored", extra=fields(task=self._task, error=str(answer)))
-        self._by._spawn(self._send_again())
-
-    async def _send_again(self) -> None:
-        """After a look at the mark, one at a time: several servers refuse what compares with it at the same moment."""
-        by = self._by
-        await asyncio.sleep(self._wait_s)
-        self._wait_s = min(AGAIN_S[1], 2 * self._wait_s)
-        answer: Ack | FogError
-        async with by._in_turn:
-            try:
-                await by._fence.renew()
-                answer = await by._store.put(
-                    self._subject, self._data, msg_id=self._msg_id, headers=by._fence.headers()
-                )
-            except FogError as error:
-                answer = error
-        self._answered(answer)
+        if refused and result.dead_letter:
+            self._over(LettersFound(((result.submitter, task),)))
+        self._over(Concluded(task, refused, result.placement, result.dead_letter))

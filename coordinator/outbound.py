@@ -8,17 +8,20 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from coordinator.bodies import Bodies
-from coordinator.concluder import AGAIN_S, Concluder
+from coordinator.concluder import Concluder
 from coordinator.core import actions as act
 from coordinator.core import tune
 from coordinator.core.events import (
     CommandEnded,
     Event,
+    LettersAsked,
     ProbeEnded,
     ResultsAsked,
     Source,
 )
+from coordinator.dead import DeadLetters, place_of
 from coordinator.fence import Fence
+from coordinator.fenced import AGAIN_S, Fenced
 from coordinator.inbound import Inbound
 from coordinator.placer import Placer
 from coordinator.registrar import Registrar
@@ -68,9 +71,12 @@ class Outbound:
         self._hand_on, self._wake_at, self._term, self._may = hand_on, wake_at, term, may
         self._remover = Remover(bus, may)
         self.fence = Fence(bus, store, term, may)
-        self._concluder = Concluder(store, self.fence, hand_on, self._remove, self._spawn)
-        self.refuse = self._concluder.refuse
+        self.letters_fence = Fence(bus, store, term, may, streams.DEAD)
         self.placer = Placer(bus, store, bodies, hand_on, term, self._spawn)
+        letters = DeadLetters(Fenced(store, self.letters_fence, self._spawn), self._body)
+        results = Fenced(store, self.fence, self._spawn)
+        self._concluder = Concluder(results, letters.keep, hand_on, self._remove, self._spawn)
+        self.refuse = self._concluder.refuse
         self._asking = asyncio.Semaphore(ASKS_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -81,6 +87,8 @@ class Outbound:
             act.Remove: lambda a: self._remove(a.source),
             act.Conclude: self._concluder.conclude,
             act.AskResults: lambda a: self._spawn(self._ask_results(a)),
+            act.AskLetters: lambda a: self._spawn(self._ask_letters(a)),
+            act.DropLetter: lambda a: self._spawn(self._drop_letter(a)),
             act.Forget: lambda a: self._bodies.drop(a.task),
             act.Emit: self._emit,
             act.Probe: lambda a: self._spawn(self._probe(a)),
@@ -129,9 +137,13 @@ class Outbound:
         if not task.cancelled() and task.exception() is not None:
             log.error("an action failed", exc_info=task.exception())
 
+    async def _body(self, task: str, source: Source) -> bytes | None:
+        """The submitted message of a task that lies at `source`; None when it is gone."""
+        return self._bodies.get(task) or await self.placer.read_body(source)
+
     async def _split(self, split: act.Split) -> None:
         async def read() -> bytes:
-            body = self._bodies.get(split.task) or await self.placer.read_body(split.source)
+            body = await self._body(split.task, split.source)
             if body is None:
                 raise BadInput("task", "its message is gone")
             return body
@@ -171,6 +183,17 @@ class Outbound:
                 log.warning("stored results could not be read, trying again", extra=fields(error=error.message))
                 await asyncio.sleep(wait_s)
                 wait_s = min(AGAIN_S[1], 2 * wait_s)
+
+    async def _ask_letters(self, ask: act.AskLetters) -> None:
+        async with self._asking:
+            messages = await self._stored_results([subjects.result(submitter, task) for submitter, task in ask.tasks])
+        heads = [self._inbound.result(message) for message in messages]
+        self._hand_on(LettersAsked(tuple(head for head in heads if head is not None)))
+
+    async def _drop_letter(self, drop: act.DropLetter) -> None:
+        place = await place_of(self._bus, drop.submitter, drop.task)
+        if place is not None:
+            self._remove(place)
 
     # Nodes
 

@@ -16,9 +16,9 @@ from typing import Any
 from msgspec import Raw
 
 from coordinator.bodies import Bodies
-from coordinator.concluder import AGAIN_S
 from coordinator.core.actions import Place
 from coordinator.core.events import Event, Placed, PlaceFailed, Source
+from coordinator.fenced import AGAIN_S
 from coordinator.remover import STREAM_OF
 from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus

@@ -18,7 +18,7 @@ log = logging.getLogger("fog.coordinator")
 AT_ONCE = 32
 WAITING_MAX = 200_000  # more than a full waiting place; what is beyond is found again by the next term
 AGAIN_S = (0.5, 5.0)
-STREAM_OF = {"tasks": streams.TASKS, "work": streams.WORK, "outcomes": streams.OUTCOMES}
+STREAM_OF = {"tasks": streams.TASKS, "work": streams.WORK, "outcomes": streams.OUTCOMES, "dead": streams.DEAD}
 
 
 class Remover:

@@ -95,8 +95,8 @@ class StatusReply(Struct, frozen=True, omit_defaults=True):
     """The fleet at a glance. `nodes` by node state, `tasks` by task state, `pending` by priority name.
 
     `bad` counts messages that were refused, by what was wrong with them; `counts` what happened since this coordinator
-    acts (``succeeded``, ``failed``, ``moved``, …). Cores and slots are those of nodes that take work now. `at` is the time
-    by which it judges (the broker's, carried on), in seconds since 1970.
+    acts (``succeeded``, ``failed``, ``moved``, …). `dead_letters` is how many FOG_DEAD holds. Cores and slots are those of
+    nodes that take work now. `at` is the time by which it judges (the broker's, carried on), in seconds since 1970.
     """
 
     coordinator: str = ""
@@ -114,6 +114,7 @@ class StatusReply(Struct, frozen=True, omit_defaults=True):
     cores_used: float = 0.0
     bad: dict[str, int] = {}
     counts: dict[str, int] = {}
+    dead_letters: int = 0
     notes: tuple[str, ...] = ()
 
 

@@ -125,6 +125,13 @@ def _channels() -> list[tuple[str, str, str, str | Schema, str]]:
             "store a task's one result (FOG_RESULTS)",
         ),
         ("done", "send", subjects.done("{submitter}", "{task}"), "Result", "a result that was stored"),
+        (
+            "dead",
+            "send",
+            subjects.dead("{submitter}", "{task}"),
+            "DeadLetter",
+            "a task that was given up after its attempts (stream FOG_DEAD)",
+        ),
         ("output", "send", subjects.output("{submitter}", "{task}"), "Output", "what a running task prints; not kept"),
         ("heartbeat", "receive", subjects.heartbeat("{node}"), "Heartbeat", "a node lives, and what changed on it"),
         ("register", "receive", subjects.register("{node}"), "Register", "a node asks to join; answered by Registered"),

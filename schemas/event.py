@@ -128,6 +128,7 @@ EVENTS: dict[str, tuple[type, str]] = {
     "task.returned": (TaskEvent, "a node gave a task back"),
     "task.lost": (TaskEvent, "an attempt went with its node"),
     "task.split": (TaskEvent, "a map chunk goes on in parts, each a task of its own"),
+    "task.dead-lettered": (TaskEvent, "a task was given up after its attempts; it is kept, and can be submitted again"),
     "task.succeeded": (TaskEnded, "a task has its result"),
     "task.failed": (TaskEnded, "a task failed for good"),
     "task.cancelled": (TaskEnded, "a task was cancelled"),

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct
 
-from schemas import api, membership, task
+from schemas import api, dead, membership, task
 from schemas.event import EVENTS, CloudEvent
 from schemas.names import ID_PATTERN
 
@@ -21,7 +21,7 @@ Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MESSAGES: tuple[type, ...] = (
-    task.Task, task.Work, task.Outcome, task.Result, task.Output,
+    task.Task, task.Work, task.Outcome, task.Result, task.Output, dead.DeadLetter,
     membership.Register, membership.Registered, membership.Heartbeat, membership.Renewed,
     membership.NodeCommand, membership.NodeAnswer, membership.AllReport, membership.NodeRecord,
     api.Empty, api.ListRequest, api.NodeRequest, api.TaskRequest, api.CancelRequest, api.DrainRequest,
@@ -34,6 +34,7 @@ CARRIES: dict[tuple[str, str], Any] = {
     ("MapRun", "items"): list[Any],
     ("Work", "task"): task.Task,
     ("Outcome", "task"): task.Task,
+    ("DeadLetter", "task"): task.Task,
 }
 RFC3339_UTC = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"
 

@@ -47,6 +47,10 @@ CHUNKS_BYTES = (
     2 << 30
 )  # of artifacts (the broker sets it aside); a full stream refuses new versions until old ones are removed
 EVENTS_BYTES = 512 << 20  # the oldest events go first
+DEAD_AGE_S = 7 * 86_400.0  # dead letters are kept this long,
+DEAD_LETTERS = 20_000  # and at most so many,
+DEAD_BYTES = 512 << 20  # of at most this size: the oldest go first
+DEAD_ERROR_MAX = 200  # characters of each error in a letter that would be too large otherwise
 OBJECT_AGE_S = 8 * 86_400.0  # inputs and outputs outlive the results that name them
 DUPLICATE_WINDOW_S = 120.0  # the broker forgets a Nats-Msg-Id after this
 TIMEOUT_MAX_S = 30 * 86_400.0

@@ -43,6 +43,11 @@ class Objects:
             await self._raw.put(ref, data)
         return ref
 
+    async def refresh(self, ref: str) -> None:
+        """Keep an object for a new task, too: written anew when it would age out early. Raises ObjectMissing."""
+        if not await self._raw.fresh(ref, time.time() - REFRESH_S):
+            await self._raw.put(ref, await self.get(ref))
+
     async def get(self, ref: str) -> bytes:
         """The bytes of that name, checked. Raises ObjectMissing."""
         data = await self._raw.get(ref)

@@ -15,6 +15,7 @@ TASKS = "FOG_TASKS"
 WORK = "FOG_WORK"
 OUTCOMES = "FOG_OUTCOMES"
 RESULTS = "FOG_RESULTS"
+DEAD = "FOG_DEAD"
 EVENTS = "FOG_EVENTS"
 NODES = "FOG_nodes"
 LEASES = "FOG_leases"
@@ -62,6 +63,18 @@ def configurations(replicas: int = 1) -> list[dict[str, Any]]:
             "allow_direct": True,
             "duplicate_window": int(limits.DUPLICATE_WINDOW_S * NS),
             "republish": {"src": f"{ROOT}.result.>", "dest": f"{ROOT}.done.>"},
+        },
+        {
+            "name": DEAD,
+            "subjects": [f"{ROOT}.dead.>"],
+            "storage": "file",
+            "max_msgs_per_subject": 1,  # written again after a takeover, a letter replaces its earlier copy
+            "discard": "old",
+            "max_age": int(limits.DEAD_AGE_S * NS),
+            "max_msgs": limits.DEAD_LETTERS,
+            "max_bytes": limits.DEAD_BYTES,
+            "allow_direct": True,
+            "duplicate_window": int(limits.DUPLICATE_WINDOW_S * NS),
         },
         {
             "name": EVENTS,

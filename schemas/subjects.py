@@ -53,6 +53,11 @@ def done(submitter: str, task: str) -> str:
     return f"{ROOT}.done.{submitter}.{task}"
 
 
+def dead(submitter: str, task: str) -> str:
+    """FOG_DEAD: `dead.DeadLetter`."""
+    return f"{ROOT}.dead.{submitter}.{task}"
+
+
 def output(submitter: str, task: str) -> str:
     """Core NATS: `task.Output`."""
     return f"{ROOT}.output.{submitter}.{task}"

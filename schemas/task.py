@@ -136,7 +136,8 @@ class Task(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a client submits, on ``task.submit.<priority>.<submitter>.<id>``. Never changed after that.
 
     `deadline_s` counts from the broker's timestamp of the submission; `timeout_s` limits one attempt.
-    `input_bytes` is the size of all that the task carries or refers to.
+    `input_bytes` is the size of all that the task carries or refers to. `resubmitted_from` is the task whose dead letter
+    it was made from.
     """
 
     id: Named
@@ -153,6 +154,7 @@ class Task(Struct, frozen=True, gc=False, omit_defaults=True):
     wait_for_node: bool = False
     input_bytes: Annotated[int, Meta(ge=0)] = 0
     traceparent: Annotated[str, Meta(max_length=64)] = ""
+    resubmitted_from: Annotated[str, Meta(max_length=63)] = ""
 
 
 class FunctionHead(Struct, frozen=True, gc=False, tag="function", tag_field="kind"):
@@ -275,6 +277,8 @@ class Result(Struct, frozen=True, gc=False, omit_defaults=True):
     `value` is the returned JSON value (of a map chunk: the array of its items' values); bytes come in `blob`, and so does
     a value too large to be inline (`packed` tells: the blob then holds its JSON). A map chunk of bytes results has them
     as `blobs`. Commands have `exit_code`, `stdout`, `stderr` (the last `limits.OUTPUT_TAIL` bytes of each).
+    `started_at` and `duration_ms` are those of the attempt that ended it: of a failed task, the last one. `dead_letter`: the
+    whole task is kept in FOG_DEAD.
     """
 
     task: Named
@@ -298,6 +302,7 @@ class Result(Struct, frozen=True, gc=False, omit_defaults=True):
     items: int = 0
     input_bytes: int = 0
     parts: tuple[str, ...] = ()  # the chunks that this chunk was split into: its items' values are theirs
+    dead_letter: bool = False
 
 
 class ResultHead(Struct, frozen=True, gc=False):
@@ -317,6 +322,7 @@ class ResultHead(Struct, frozen=True, gc=False):
     exit_code: int | None = None
     errors: tuple[AttemptError, ...] = ()
     parts: tuple[str, ...] = ()
+    dead_letter: bool = False
 
 
 class Output(Struct, frozen=True, gc=False, omit_defaults=True):

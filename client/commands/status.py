@@ -32,6 +32,7 @@ async def _status(fleet: Fleet, args: argparse.Namespace) -> int:
         ("broker", status.broker), ("nodes", _counts(status.nodes) or "none"), ("tasks", _counts(status.tasks) or "none"),
         ("pending", _counts(status.pending)), ("slots", f"{status.slots_used} of {status.slots} used"),
         ("cores", f"{status.cores_used:g} of {status.cores:g} used"), ("so far", _counts(status.counts)),
+        ("dead letters", f"{status.dead_letters} (see fog dead)" if status.dead_letters else ""),
         ("bad messages", _counts(status.bad)),
     ])  # fmt: skip
     for note in status.notes:

@@ -112,6 +112,10 @@ async def _show(fleet: Fleet, result: Result, seen: dict[str, str], args: argpar
         show.print_value(await fleet.result_value(result))
     elif result.exit_code is None:
         print(f"fog submit: task {result.task} {describe(result)}", file=sys.stderr)
+        if result.dead_letter:
+            print(
+                f"  it is kept: `fog dead {result.task}` shows every attempt, --retry submits it again", file=sys.stderr
+            )
 
 
 async def _tell_waiting(fleet: Fleet, handle: Handle) -> None:
@@ -137,8 +141,9 @@ async def as_document(fleet: Fleet, result: Result) -> dict[str, Any]:
     if result.exit_code is not None:
         found.update(exit_code=result.exit_code, stdout=result.stdout, stderr=result.stderr)
     found.update(
-        node=result.node, attempts=result.attempts, started_at=result.started_at, duration_ms=result.duration_ms
-    )
+        node=result.node, attempts=result.attempts, started_at=result.started_at, duration_ms=result.duration_ms,
+        dead_letter=result.dead_letter,
+    )  # fmt: skip
     if result.reason:
         found["reason"] = result.reason
     found["errors"] = show.plain(result.errors)

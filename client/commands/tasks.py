@@ -132,7 +132,7 @@ async def _show(fleet: Fleet, task: str, info: TaskInfo | None, result: Result |
     show.print_fields(fields)
     if info is not None and result is None:
         _show_why(info.why)
-    _show_errors(result.errors if result is not None else info.errors if info is not None else ())
+    show_errors(result.errors if result is not None else info.errors if info is not None else ())
 
 
 def _how_it_ended(result: Result) -> list[tuple[str, object]]:
@@ -142,9 +142,10 @@ def _how_it_ended(result: Result) -> list[tuple[str, object]]:
         ("attempts", result.attempts),
         ("reason", result.reason),
         ("started", show.clock(result.started_at)),
-        ("took", show.span(result.duration_ms / 1000)),
+        ("took", show.span(result.duration_ms / 1000 or None)),
         ("exit code", result.exit_code),
         ("parts", ", ".join(result.parts)),
+        ("dead letter", f"fog dead {result.task}" if result.dead_letter else ""),
     ]
 
 
@@ -160,7 +161,8 @@ def _show_why(why: Why) -> None:
         print(f"    {against.node}: {'; '.join(against.reasons)}")
 
 
-def _show_errors(errors: tuple[AttemptError, ...]) -> None:
+def show_errors(errors: tuple[AttemptError, ...]) -> None:
+    """Every attempt that did not succeed, with all that it said."""
     for error in errors:
         print(f"\nattempt {error.attempt} on {error.node or 'no node'}, {show.clock(error.at)}: {error.kind}")
         print("  " + error.error.rstrip().replace("\n", "\n  "))

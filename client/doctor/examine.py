@@ -10,6 +10,7 @@ from client.doctor import (
     connection,
     consumers,
     coordinator,
+    dead,
     home,
     messages,
     nodes,
@@ -20,7 +21,7 @@ from client.doctor import (
 from client.doctor.facts import Facts
 from client.doctor.finding import Finding, Level
 
-JUDGES = (home, connection, broker, streams, coordinator, consumers, clocks, versions, nodes, tasks, messages)
+JUDGES = (home, connection, broker, streams, coordinator, consumers, clocks, versions, nodes, tasks, dead, messages)
 
 
 def examine(facts: Facts) -> list[Finding]:

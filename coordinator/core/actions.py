@@ -51,7 +51,8 @@ class Remove(Struct, frozen=True):
 class Conclude(Struct, frozen=True):
     """Record a result of our own (failed, cancelled, expired; succeeded by its `parts`) → `Concluded`.
 
-    `exit_code`, `stdout` and `stderr` are the last attempt's."""
+    `exit_code`, `stdout`, `stderr`, `started_at` and `duration_ms` are the last attempt's. With `letter`, the message that
+    holds the task, a dead letter of it is stored before; `at` is when it was given up."""
 
     task: str
     submitter: str
@@ -65,6 +66,10 @@ class Conclude(Struct, frozen=True):
     stdout: str = ""
     stderr: str = ""
     parts: tuple[str, ...] = ()
+    started_at: float = 0.0
+    duration_ms: float = 0.0
+    letter: Source | None = None
+    at: float = 0.0
 
 
 class AskResults(Struct, frozen=True):
@@ -72,6 +77,19 @@ class AskResults(Struct, frozen=True):
 
     tasks: tuple[tuple[str, str], ...]
     asked_at: float = 0.0
+
+
+class AskLetters(Struct, frozen=True):
+    """Look up the stored results of these ``(submitter, task)`` pairs, of which there are dead letters → `LettersAsked`."""
+
+    tasks: tuple[tuple[str, str], ...]
+
+
+class DropLetter(Struct, frozen=True):
+    """Remove the dead letter of a task whose result says that there is none."""
+
+    submitter: str
+    task: str
 
 
 class Forget(Struct, frozen=True):
@@ -153,6 +171,6 @@ class WakeAt(Struct, frozen=True):
 
 
 Action = (
-    Place | Split | Remove | Conclude | AskResults | Forget | Emit | Probe | Command | StoreNode | DropNode | Answer | Renew
-    | Log | WakeAt
+    Place | Split | Remove | Conclude | AskResults | AskLetters | DropLetter | Forget | Emit | Probe | Command | StoreNode
+    | DropNode | Answer | Renew | Log | WakeAt
 )  # fmt: skip

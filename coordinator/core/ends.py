@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from coordinator.core import tune
+from coordinator.core import dead, tune
 from coordinator.core.accounts import release
 from coordinator.core.actions import Command, Conclude, Emit, Forget, Remove
 from coordinator.core.estimates import learn_speed
@@ -17,7 +17,7 @@ from coordinator.core.told import NAME_MAX, kept_errors
 from schemas import limits
 from schemas.event import TaskEnded, TaskEvent
 from schemas.subjects import WAITING
-from schemas.task import ResultHead, ResultState
+from schemas.task import Outcome, ResultHead, ResultState
 
 
 def result_seen(state: Coordinator, event: ResultSeen, now: float, out: Out) -> None:
@@ -30,12 +30,14 @@ def result_seen(state: Coordinator, event: ResultSeen, now: float, out: Out) -> 
         source = state.strays.pop(result.task, None)
         if source is not None:
             out.append(Remove(source))
+        dead.settle(state, result, out)
         remember(state, result)
         _tell(state, result, now, out)
 
 
 def finish(state: Coordinator, task: TaskRecord, result: ResultHead, now: float, out: Out) -> None:
     """Free what the task holds, remove what is left of it, tell of its end."""
+    dead.settle(state, result, out)
     node = task.node
     # The node that stored this success of the present placement acks its WORK message itself, if it lives.
     acks = False
@@ -98,12 +100,13 @@ def _tell(state: Coordinator, result: ResultHead, now: float, out: Out) -> None:
         began(
             result.task, result.submitter, node, result.placement, result.attempts, result.duration_ms, now, out
         )  # fmt: skip
-    word = str(result.state)
+    word, reason = str(result.state), result.reason[: limits.REASON_MAX]
     state.counts[word] += 1
+    if result.dead_letter:
+        dead.tell(result, node, reason, out)
     data = TaskEnded(
-        result.task, result.submitter, node, result.attempts, result.duration_ms,
-        result.reason[: limits.REASON_MAX], result.exit_code, result.items, result.input_bytes,
-        kept_errors(result.errors) if result.errors else (),
+        result.task, result.submitter, node, result.attempts, result.duration_ms, reason, result.exit_code, result.items,
+        result.input_bytes, kept_errors(result.errors) if result.errors else (),
     )  # fmt: skip
     out.append(Emit(f"task.{word}", result.task, f"{result.task}.{result.placement}.{word}", data))
 
@@ -158,11 +161,13 @@ def remember(state: Coordinator, result: ResultHead) -> None:
 
 
 def fail(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
-    """No try is left: the result is *failed*, with every attempt's error."""
+    """No try is left: the result is *failed*, with every attempt's error, and the task is kept as a dead letter."""
     errors = task.history.errors
     last = errors[-1].error if errors else ""
     tries = f"{task.history.attempts} attempt{'' if task.history.attempts == 1 else 's'}"
-    conclude(state, task, ResultState.FAILED, f"failed after {tries}: {last}", now, out)
+    conclude(
+        state, task, ResultState.FAILED, f"failed after {tries}: {last}", now, out, letter=dead.leaves_letter(task)
+    )
 
 
 def conclude(
@@ -173,11 +178,13 @@ def conclude(
     now: float,
     out: Out,
     parts: tuple[str, ...] = (),
+    *,
+    letter: bool = False,
 ) -> None:
     """Record a result of our own. Whatever the task's state, it waits for the broker's word from now on.
 
     A node that has it keeps it until then: what is told to stop acks its message, which may be the only one that holds the
-    task. *Succeeded* is for a chunk that goes on as its `parts`.
+    task. *Succeeded* is for a chunk that goes on as its `parts`. With `letter` the task is kept as a dead letter first.
     """
     take_out(state, task)
     if task.state is Life.PLACING and task.bound == WAITING:
@@ -186,16 +193,29 @@ def conclude(
     task.reason = reason[: limits.REASON_MAX]
     h, last = task.history, task.last if how is ResultState.FAILED else None
     where = "" if task.bound == WAITING or parts else task.bound
-    done = Conclude(task.id, task.submitter, how, task.reason, where, h.placement, h.attempts, h.errors, parts=parts)
+    done = Conclude(
+        task.id, task.submitter, how, task.reason, where, h.placement, h.attempts, h.errors, parts=parts,
+        letter=task.source if letter else None, at=now,
+    )  # fmt: skip
     if last is not None:
         tails = last.stdout[-limits.OUTPUT_TAIL :], last.stderr[-limits.OUTPUT_TAIL :]
-        done = structs.replace(done, node=last.node, exit_code=last.exit_code, stdout=tails[0], stderr=tails[1])
+        took_ms = _took_ms(task, last)
+        done = structs.replace(
+            done, node=last.node, exit_code=last.exit_code, stdout=tails[0], stderr=tails[1],
+            started_at=task.judged_from - took_ms / 1000 if took_ms else 0.0, duration_ms=took_ms,
+        )  # fmt: skip
     task.own = ResultHead(
-        task.id, task.submitter, how, done.node, h.placement, h.attempts, task.reason,
+        task.id, task.submitter, how, done.node, h.placement, h.attempts, task.reason, done.started_at, done.duration_ms,
         exit_code=done.exit_code, errors=h.errors, input_bytes=task.head.input_bytes,
     )  # fmt: skip
     out.append(done)
     state.at(now + tune.ASK_AGAIN_S, _conclude_again, (task, done))
+
+
+def _took_ms(task: TaskRecord, last: Outcome) -> float:
+    """How long the attempt took that `last` tells of; 0 where it never began, or was not the task's last."""
+    told = last.started and task.history.errors and task.history.errors[-1].kind != "lost"
+    return min(max(0.0, last.duration_ms), task.head.timeout_s * 1000) if told else 0.0
 
 
 def _conclude_again(state: Coordinator, what: tuple[TaskRecord, Conclude], now: float, out: Out) -> None:
@@ -218,7 +238,7 @@ def concluded(state: Coordinator, event: Concluded, now: float, out: Out) -> Non
         return
     # Of another placement it is an old word about what was forgotten and came again: RESULTS tells which result counts.
     if not event.refused and task.own is not None and task.own.placement == event.placement:
-        finish(state, task, task.own, now, out)
+        finish(state, task, structs.replace(task.own, dead_letter=event.dead_letter), now, out)
         return
     task.to(Life.ASKING, now)
     state.to_ask.append(task)

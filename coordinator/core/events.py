@@ -95,11 +95,26 @@ class SplitEnded(Struct, frozen=True):
 
 
 class Concluded(Struct, frozen=True):
-    """RESULTS answered a result of our own, that of `placement`: stored, or `refused` since another was there first."""
+    """RESULTS answered a result of our own, that of `placement`: stored, or `refused` since another was there first.
+    `dead_letter`: it says that a letter of the task is kept."""
 
     task: str
     refused: bool = False
     placement: int = 0
+    dead_letter: bool = False
+
+
+class LettersFound(Struct, frozen=True):
+    """Dead letters of (submitter, task) lie in FOG_DEAD, and it is not known whether they are to: those that an earlier term
+    left, and ours whose result was refused."""
+
+    letters: tuple[tuple[str, str], ...]
+
+
+class LettersAsked(Struct, frozen=True):
+    """The answer to `actions.AskLetters`: the results that are stored of them."""
+
+    results: tuple[ResultHead, ...]
 
 
 class ResultSeen(Struct, frozen=True):
@@ -221,6 +236,6 @@ class Tick(Struct, frozen=True):
 
 Event = (
     TaskArrived | TaskUnreadable | WorkFound | OutcomeArrived | Placed | PlaceFailed | SplitEnded | Concluded
-    | ResultSeen | ResultsAsked | NodeRegistering | NodeStored | NodeConflicted | NodeKnown | Beat | Disconnected | ProbeEnded
-    | CommandEnded | CancelAsked | DrainAsked | LinkLost | LinkBack | TakenOver | Tick
+    | LettersFound | LettersAsked | ResultSeen | ResultsAsked | NodeRegistering | NodeStored | NodeConflicted | NodeKnown
+    | Beat | Disconnected | ProbeEnded | CommandEnded | CancelAsked | DrainAsked | LinkLost | LinkBack | TakenOver | Tick
 )  # fmt: skip

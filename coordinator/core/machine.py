@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coordinator.core import (
+    dead,
     drains,
     ends,
     events,
@@ -78,6 +79,8 @@ HANDLERS: dict[type, Handler] = {
     events.PlaceFailed: life.place_failed,
     events.SplitEnded: parted.split_ended,
     events.Concluded: ends.concluded,
+    events.LettersFound: dead.letters_found,
+    events.LettersAsked: dead.letters_asked,
     events.ResultSeen: ends.result_seen,
     events.ResultsAsked: life.results_asked,
     events.NodeRegistering: fleet.registering,

@@ -64,6 +64,7 @@ class Coordinator:
         self.done: OrderedDict[str, int] = OrderedDict()  # a plain dict finds its oldest key by a long walk
         self.done_why: OrderedDict[str, TaskRecord] = OrderedDict()
         self.strays: dict[str, Source | None] = {}
+        self.letters: set[tuple[str, str]] = set()  # dead letters that the ends of their tasks are to judge
         self.parts: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # of tasks that were split
         self.ages: OrderedDict[tuple[str, str, int, int], float] = OrderedDict()  # the `order` of parts yet to arrive
         self.estimates = Estimates()

@@ -53,6 +53,10 @@ LOST_FREE = 5  # losses with a node that are forgiven; later ones count as faile
 PLACE_AGAIN_S = 1.0  # after the broker did not take a WORK message
 ASK_AGAIN_S = 10.0  # what RESULTS has not answered, a question or a result of ours, is said again
 ASK_BATCH = 500
+LETTERS_AGAIN_S = (
+    10.0  # dead letters whose tasks have no result yet are looked at again after this, then ever more rarely,
+)
+LETTERS_GIVE_UP_S = 86_400.0  # and no more once the wait is this long
 GONE_S = 120.0  # a task whose message was found gone, without any end of it, fails after this
 DONE_KEPT = 100_000  # ids of ended tasks that are remembered
 WHY_KEPT = 5_000  # ended tasks whose placement can still be explained

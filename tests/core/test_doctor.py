@@ -214,6 +214,10 @@ ROWS = {
     "unreported": Row(stuck("unreported"), "tasks.unreported!", "stop n1"),
     "unconfirmed": Row(stuck("unconfirmed"), "tasks.unconfirmed!", "broker"),
     "part lost": Row(lambda f: setattr(f, "parts_lost", ("j-0-5-x",)), "tasks.parts!", "--job"),
+    "letters go": Row(lambda f: (status(dead_letters=9)(f), use(streams.DEAD, messages=limits.DEAD_LETTERS)(f)),
+        "dead.letters~", "fog dead"),
+    "large letters": Row(lambda f: (status(dead_letters=9)(f), use(streams.DEAD, size=limits.DEAD_BYTES)(f)),
+        "dead.letters~", "--retry"),
     "refused messages": Row(status(bad={"submit": 2}), "messages.refused~", "fog schema"),
     "killed": Row(folder(alive=False, lock_pid=0, port_taken=False), "home.instance!", "fog up"),
     "locked": Row(folder(alive=False, pid=0, lock_pid=33), "home.lock!", "kill 33"),
@@ -243,6 +247,16 @@ def test_what_refusals_said_long_ago_and_full_event_streams_are_no_trouble() -> 
     use(streams.EVENTS, size=limits.EVENTS_BYTES)(facts)
     beside("fog.v1.done.>", "somebody.>")(facts)  # an archive of results: it takes no subject of our streams
     assert said(facts) == ""
+
+
+def test_tasks_that_were_given_up_are_told_and_no_trouble() -> None:
+    facts = healthy()
+    assert [found.seen for found in examine(facts) if found.check == "dead.letters"] == ["no task was given up"]
+    status(dead_letters=2)(facts)
+    use(streams.DEAD, messages=3, size=5_000)(facts)
+    assert said(facts) == ""
+    [told] = [found.seen for found in examine(facts) if found.check == "dead.letters"]
+    assert "2 tasks were given up; their letters take 5 kB, 0% of the room in FOG_DEAD" in told
 
 
 def test_what_waits_for_its_time_only_is_no_trouble() -> None:

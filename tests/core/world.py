@@ -112,10 +112,15 @@ class World:
             return [e.Placed(action.task, action.history.placement, self.seq)]
         if isinstance(action, a.Conclude):
             head = ResultHead(
-                action.task, action.submitter, action.state, action.node, action.placement, reason=action.reason
-            )
+                action.task, action.submitter, action.state, action.node, action.placement, reason=action.reason,
+                dead_letter=action.letter is not None,
+            )  # fmt: skip
             refused = self.results.setdefault(action.task, head) is not head
-            return [e.Concluded(action.task, refused, action.placement)]
+            name = action.submitter, action.task
+            found = [e.LettersFound((name,))] if refused and action.letter is not None else []
+            return [*found, e.Concluded(action.task, refused, action.placement, action.letter is not None)]
+        if isinstance(action, a.AskLetters):
+            return [e.LettersAsked(tuple(self.results[t] for _, t in action.tasks if t in self.results))]
         if isinstance(action, a.AskResults):
             return [e.ResultsAsked({t: self.results.get(t) for _, t in action.tasks}, action.asked_at)]
         if isinstance(action, a.StoreNode):
@@ -243,6 +248,10 @@ def line(action: a.Action) -> str:
         return f"conclude {action.task} {action.state.value}: {action.reason}"
     if isinstance(action, a.AskResults):
         return "ask " + " ".join(t for _, t in action.tasks)
+    if isinstance(action, a.AskLetters):
+        return "ask about the letters of " + " ".join(t for _, t in action.tasks)
+    if isinstance(action, a.DropLetter):
+        return f"drop the letter of {action.task}"
     if isinstance(action, a.Command):
         return " ".join(x for x in ("command", action.node, action.verb, action.task, *action.tasks) if x)
     if isinstance(action, a.Probe):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -73,3 +74,11 @@ def journal(path: str, seconds: dict[str, float]) -> str:
     """While it runs, a child of its own writes the node's name and the machine's time, over and over."""
     subprocess.run([sys.executable, "-S", "-c", JOURNAL, path, HERE, str(seconds[HERE])], check=True)
     return HERE
+
+
+@node.function
+def die_unless(flag: str, content: bytes = b"") -> int:
+    """Kill the runner that it is called in, unless the file `flag` is there; then the length of `content`."""
+    if not Path(flag).exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(content)

@@ -15,6 +15,7 @@ from tests.integration.client_stack import FOG, Up, up, wait_for_nodes
 from tests.until import until
 
 MODULE = '''
+import os, pathlib, signal
 import node
 
 @node.function
@@ -24,6 +25,13 @@ def halve(value: int) -> int:
     if value % 2:
         raise ValueError(f"{value} is odd")
     return value // 2
+
+@node.function
+def fragile(flag: str) -> str:
+    """Kill its runner, unless the file is there."""
+    if not pathlib.Path(flag).exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "whole"
 
 @node.function
 def reverse(content: bytes) -> bytes:
@@ -81,6 +89,7 @@ def test_a_failed_function_ends_with_1_and_says_why_once(fleet: Up) -> None:
     done = fleet.fog("submit", "halve", "3", "--retries", "0")
     assert done.returncode == 1
     assert done.stderr.count("ValueError: 3 is odd") == 1
+    assert "--retry submits it again" in done.stderr
 
 
 def test_a_program_that_is_not_there_is_127_and_named(fleet: Up) -> None:
@@ -96,7 +105,8 @@ def test_the_failed_attempt_and_the_end_of_its_task_are_two_events(fleet: Up) ->
         return [event["type"] for event in map(json.loads, lines) if event["subject"] == task]
 
     until(lambda: "fog.task.failed" in kinds(), what="the end of the task as an event")
-    assert kinds() == ["fog.task.assigned", "fog.task.started", "fog.task.attempt-failed", "fog.task.failed"]
+    words = ["assigned", "started", "attempt-failed", "dead-lettered", "failed"]
+    assert kinds() == [f"fog.task.{word}" for word in words]
 
 
 def test_an_unknown_function_is_fogs_own_failure_and_names_what_is_offered(fleet: Up) -> None:
@@ -106,9 +116,67 @@ def test_an_unknown_function_is_fogs_own_failure_and_names_what_is_offered(fleet
     assert "--wait-for-node" in done.stderr
 
 
+def given_up(fleet: Up, flag: Path) -> str:
+    """A task that was given up after two attempts."""
+    done = fleet.fog("submit", "fragile", flag, "--retries", "1", "--json")
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["attempts"], result["dead_letter"]) == (1, 2, True)
+    return str(result["task"])
+
+
+def test_what_was_given_up_is_listed_and_shown_with_every_error_and_submitted_again(fleet: Up, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    task = given_up(fleet, flag)
+    [row] = [row for row in fleet.json("dead") if row["task"] == task]
+    assert (row["what"], row["attempts"]) == ("fragile", 2)
+    assert row["reason"].startswith("failed after 2 attempts")
+    assert task in fleet.fog("dead").stdout
+    assert "fog dead" in fleet.fog("status").stdout
+    assert f"fog dead {task}" in fleet.fog("task", task).stdout
+    told = fleet.json("dead", task)
+    assert [(e["attempt"], e["kind"]) for e in told["errors"]] == [(1, "died"), (2, "died")]
+    assert {e["node"] for e in told["errors"]} <= {"node-1", "node-2"}
+    assert told["submitted"]["run"] == {"kind": "function", "name": "fragile", "args": [str(flag)]}
+    shown = fleet.fog("dead", task).stdout
+    assert shown.count("SIGKILL") >= 2
+    assert f"fog dead {task} --retry" in shown
+
+    flag.touch()
+    [said] = fleet.json("dead", task, "--retry")
+    assert (said["task"], said["error"]) == (task, None)
+    until(lambda: fleet.ended(said["resubmitted_as"]), what="the end of the new task")
+    assert fleet.json("task", said["resubmitted_as"])["result"]["value"] == "whole"
+    assert task not in fleet.fog("dead").stdout
+    again = fleet.fog("dead", task, "--retry")
+    assert (again.returncode, again.stdout) == (125, "")
+    assert f"no dead letter of {task}" in again.stderr
+
+
+def test_all_letters_are_dropped_or_submitted_again_at_once(fleet: Up, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    tasks = {given_up(fleet, flag), given_up(fleet, flag)}
+    said = fleet.json("dead", "--all", "--retry")
+    assert {one["task"] for one in said} >= tasks
+    for one in said:
+        until(lambda task=one["resubmitted_as"]: fleet.ended(task), what="the end of the new task")
+    again = {row["task"]: row["resubmitted_from"] for row in fleet.json("dead")}
+    assert set(again.values()) >= tasks, "nothing has changed: each is given up once more"
+    assert fleet.fog("dead", "--all", "--drop").stdout.count("dropped") == len(again)
+    assert fleet.fog("dead").stdout == "no task was given up\n"
+
+
+def test_a_command_that_answers_with_an_exit_code_leaves_no_letter(fleet: Up) -> None:
+    done = fleet.fog("submit", "--json", "--command", "--", "sh", "-c", "exit 3")
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["dead_letter"], result["exit_code"]) == (3, False, 3)
+    assert result["task"] not in fleet.fog("dead").stdout
+
+
 @pytest.mark.parametrize(
     "words",
-    [["submit"], ["submit", "echo", "1", "--cores", "many"], ["nodes", "--nothing"], ["submit", "echo", "1", "--priority", "x"],
+    [["dead", "--all"], ["dead", "--retry"], ["dead", "x", "--all", "--drop"], ["dead", "A*"], ["dead", "nothing"],
+     ["dead", "--retry", "--drop", "x"], ["dead", "--limit", "0"], ["submit"],
+     ["submit", "echo", "1", "--cores", "many"], ["nodes", "--nothing"], ["submit", "echo", "1", "--priority", "x"],
      ["submit", "sha256", "/absent/file"], ["task"], ["task", "A*"], ["cancel", "nothing"], ["map", "echo"],
      ["nodes", "--state", "happy"], ["nodes", "--label", "room"], ["submit", "--command", "ls", "-l"],
      ["events", "nothing.at.all"], ["events", "--since", "tomorrow"]],

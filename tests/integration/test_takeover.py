@@ -35,6 +35,7 @@ from coordinator.service import Service
 from schemas import jetstream, limits, streams, subjects
 from schemas.bus import Bus
 from schemas.codec import Decoder, encode
+from schemas.dead import DeadLetter
 from schemas.device import DeviceCapabilities, DeviceState
 from schemas.errors import Refused, Unreachable
 from schemas.kv import Kv
@@ -42,6 +43,7 @@ from schemas.membership import AllReport, NodeRecord, Offer, Register
 from schemas.store import Store
 from schemas.target import Target
 from schemas.task import (
+    AttemptError,
     FunctionRun,
     History,
     Outcome,
@@ -266,6 +268,60 @@ async def test_a_result_that_was_on_its_way_when_the_lease_ended_is_refused_by_t
     assert await jetstream.subjects(terms.bus, streams.RESULTS, subjects.result("*", "*")) == {
         subjects.result(ME, "ours"): 1
     }
+
+
+async def test_a_dead_letter_that_was_on_its_way_when_the_lease_ended_is_refused_by_the_broker(terms: Terms) -> None:
+    old, lease = await terms.start(1)
+    lease.valid = False
+    new, _ = await terms.start(2)
+    await eventually(lambda: _has_mark(terms, 2), what="the mark of the new term among the letters")
+    lease.valid = True  # as it was at its last look
+    for made, task in ((old, "theirs"), (new, "ours")):
+        made.bodies.hold(task, encode(task_of(task)))
+        end = act.Conclude(task, ME, ResultState.FAILED, "given up", letter=ev.Source("outcomes", 1), at=1.0)
+        made.outbound.do([end], 0.0)
+    await eventually(lambda: _has_result(terms, "ours"), what="the result of the term that counts")
+    lease.valid = False
+    await old._bus.flush()
+    assert await jetstream.subjects(terms.bus, streams.DEAD, subjects.dead("*", "*")) == {subjects.dead(ME, "ours"): 1}
+    assert await terms.result("theirs") is None
+
+
+async def _has_mark(terms: Terms, term: int) -> bool:
+    return await jetstream.get_message(terms.bus, streams.DEAD, last_by=mark(term, streams.DEAD)) is not None
+
+
+async def test_a_letter_too_large_for_the_broker_keeps_the_task_and_the_beginning_of_every_error(terms: Terms) -> None:
+    made, _ = await terms.start(1)
+    body = encode(structs.replace(task_of("large"), run=FunctionRun("echo", msgspec.Raw(b'["%b"]' % (b"x" * 700_000)))))
+    made.bodies.hold("large", body)
+    errors = tuple(AttemptError("n1", i + 1, 1.0, "\x01" * limits.ERROR_MAX) for i in range(limits.ERRORS_KEPT))
+    end = act.Conclude(
+        "large", ME, ResultState.FAILED, "given up", errors=errors, stdout="\x01" * limits.OUTPUT_TAIL,
+        letter=ev.Source("outcomes", 1), at=1.0,
+    )  # fmt: skip
+    made.outbound.do([end], 0.0)
+    await eventually(lambda: _has_result(terms, "large"), what="the result")
+    message = await jetstream.get_message(terms.bus, streams.DEAD, last_by=subjects.dead(ME, "large"))
+    assert message is not None
+    letter = msgspec.json.decode(message.data, type=DeadLetter)
+    assert bytes(letter.task) == body
+    assert [e.error for e in letter.result.errors] == ["\x01" * limits.DEAD_ERROR_MAX] * limits.ERRORS_KEPT
+    result = await terms.result("large")
+    assert result is not None
+    assert result.errors == errors
+    assert result.dead_letter
+
+
+async def test_a_task_whose_message_is_gone_ends_without_a_letter(terms: Terms) -> None:
+    made, _ = await terms.start(1)
+    end = act.Conclude("gone", ME, ResultState.FAILED, "given up", letter=ev.Source("outcomes", 7), at=1.0)
+    made.outbound.do([end], 0.0)
+    await eventually(lambda: _has_result(terms, "gone"), what="the result")
+    result = await terms.result("gone")
+    assert result is not None
+    assert not result.dead_letter
+    assert await jetstream.subjects(terms.bus, streams.DEAD, subjects.dead("*", "*")) == {}
 
 
 async def test_a_term_that_outlives_its_mark_sets_it_anew(terms: Terms) -> None:

@@ -17,7 +17,7 @@ import coordinator.core.outcomes
 import coordinator.remover
 import node.core.recent
 import node.orders
-from coordinator import fence, lease, outbound
+from coordinator import fence, lease, outbound, placer
 from coordinator.core import actions as act
 from coordinator.core import events as ev
 from coordinator.core import held
@@ -42,13 +42,15 @@ class Bug(Struct, frozen=True):
 
 def ack_before_store() -> list[Patch]:
     """The coordinator acks a task's old place as soon as it has asked for the new one."""
-    real = outbound.Outbound._place
+    real = outbound.Outbound.do
 
-    def place(self: Any, what: act.Place) -> None:
-        real(self, what)
-        self._remove(what.source)
+    def do(self: Any, wanted: list[act.Action], now: float) -> None:
+        real(self, wanted, now)
+        for action in wanted:
+            if type(action) is act.Place:
+                self._remove(action.source)
 
-    return [replaced(outbound.Outbound, "_place", place)]
+    return [replaced(outbound.Outbound, "do", do)]
 
 
 def ack_before_result() -> list[Patch]:
@@ -130,7 +132,7 @@ def duplicate_is_placed() -> list[Patch]:
     async def look_at(self: Any, subject: str, task: str, placement: int, seq: int) -> None:
         self._hand_on(ev.Placed(task, placement, seq))
 
-    return [replaced(outbound.Outbound, "_look_at", look_at)]
+    return [replaced(placer.Placer, "_look_at", look_at)]
 
 
 def woken_expires() -> list[Patch]:
@@ -166,9 +168,11 @@ BUGS: dict[str, Bug] = {
     "old term": Bug(old_term, ("old term",), _with(stalled_as_it_speaks=8, node_cut=8, node_stalled=8), 60),
     "no grace": Bug(no_grace, ("healthy is not lost",), _with(structs.replace(BUSY, trouble_s=150.0), coordinator_cut=3), 20),
     "purge a subject": Bug(purge_subject, ("kept",), _with(node_killed=8, node_cut=8), 10),
+    # It takes a placement that FOG_WORK stores only after a successor has read it: about one world in twenty of these. (With
+    # 3 slow disks and 8 kills it was one in a hundred, and any change to the order of events lost it.)
     "duplicate is placed": Bug(
-        duplicate_is_placed, ("books", "all is done"),
-        _with(acks_lost=8, coordinator_killed=8, coordinator_cut=8, slow_disk=3), 100,
+        duplicate_is_placed, ("books", "all is done", "kept"),
+        _with(acks_lost=8, coordinator_killed=16, coordinator_cut=4, slow_disk=40), 100,
     ),
     "woken coordinator": Bug(woken_expires, ("fence", "kept"), _with(coordinator_stalled=8, stalled_as_it_speaks=8), 60),
     "old beat": Bug(old_beat, ("missed",), _with(structs.replace(BUSY, delay_s=0.05)), 10),

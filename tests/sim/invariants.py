@@ -12,7 +12,7 @@ from coordinator.core import events as ev
 from coordinator.core.machine import Coordinator
 from coordinator.core.record import Life
 from node.core.attempts import Attempt
-from schemas import limits
+from schemas import limits, subjects
 from schemas.subjects import WAITING
 from schemas.task import ResultHead, ResultState, Work
 from tests.sim.streams import Stored, Stream
@@ -70,10 +70,15 @@ class Invariants:
             self.copies[task] += 1
             if stream.name == "FOG_WORK":
                 self.stored_at[message.seq] = (message.key, task)
+        elif stream.name == "FOG_DEAD":
+            if task != "mark":
+                self.counts["dead letters"] += 1
         elif task != "mark":
             head = _result(message.data)
             if task in self.results:
                 self.broken("one result", f"{task} has two")
+            if head.dead_letter and not self._letter(head):
+                self.broken("letter", f"{task} says that there is a dead letter of it, and there is none")
             self.results[task] = head
             self.result_at[task] = self.world.timeline.now
             if head.state is not ResultState.SUCCEEDED:
@@ -85,10 +90,17 @@ class Invariants:
         if writer is not None and writer < max(self.terms, default=0):
             self.broken("fence", f"term {writer} recorded {head.task} {head.state.value} while {max(self.terms)} acts")
 
+    def _letter(self, head: ResultHead) -> bool:
+        """Whether a dead letter of it lies there."""
+        return subjects.dead(head.submitter, head.task) in self.world.broker.named["FOG_DEAD"].by_subject
+
     def removed(self, stream: Stream, message: Stored) -> None:
+        task = message.subject.rpartition(".")[2]
+        head = self.results.get(task) if stream.name == "FOG_DEAD" else None
+        if head is not None and head.dead_letter and not self._letter(head):
+            self.broken("letter", f"the dead letter of {task}, which was given up, is removed")
         if not stream.queue:
             return
-        task = message.subject.rpartition(".")[2]
         self.world.note("removed", f"{stream.name} {message.seq} {message.subject}")
         self.copies[task] -= 1
         if not self.copies[task]:
@@ -265,6 +277,8 @@ class Invariants:
         missing = [task for task in self.acked if task not in self.results]
         if missing:
             return f"{len(missing)} without a result: {', '.join(missing[:5])}"
+        if wrong := self._letters():
+            return wrong
         for stream in world.broker.streams.values():
             lying = [m.subject for m in stream.messages.values() if stream.queue and not self._of_the_deposed(m)]
             if lying:
@@ -273,6 +287,15 @@ class Invariants:
         if len(states) != 1:
             return f"{len(states)} coordinators act"
         return self._books(states[0])
+
+    def _letters(self) -> str:
+        """What is given up after its attempts has a dead letter, and nothing else has."""
+        for task, head in self.results.items():
+            given_up = head.state is ResultState.FAILED and head.reason.startswith("failed after")
+            if not given_up == head.dead_letter == self._letter(head):
+                there = "a" if self._letter(head) else "no"
+                return f"{task} has {there} dead letter: {head.state.value}, {head.reason}, {head.dead_letter}"
+        return ""
 
     def _of_the_deposed(self, message: Stored) -> bool:
         """What a deposed coordinator had written, and the broker stored only once its successor had read WORK. Of a task that

@@ -190,6 +190,7 @@ def all_streams(on_removed: Callable[[Stream, Stored], None]) -> dict[str, Strea
         f"{ROOT}.task": Stream("FOG_TASKS", lambda t: t[4], on_removed, queue=True),
         f"{ROOT}.work": Stream("FOG_WORK", lambda t: t[3], on_removed, queue=True),
         f"{ROOT}.outcome": Stream("FOG_OUTCOMES", one, on_removed, queue=True),
+        f"{ROOT}.dead": Stream("FOG_DEAD", one, on_removed, queue=False),
         f"{ROOT}.result": Stream("FOG_RESULTS", one, on_removed, queue=False, single=True),
         "$KV.FOG_leases": Stream("KV_FOG_leases", one, on_removed, queue=False),
         "$KV.FOG_nodes": Stream("KV_FOG_nodes", one, on_removed, queue=False),

@@ -134,7 +134,7 @@ class World:
         return self.timeline.now - self.broker_touched_at
 
     def writer_of(self, message: Stored) -> int | None:
-        """The term of the coordinator that made a result, as `_Conclusions` tagged it."""
+        """The term of the coordinator that made a result or a letter, as it was tagged when it was first said."""
         return self._writers.get(bytes(message.data))
 
     # Running it.
@@ -195,19 +195,19 @@ class World:
             found.node_terms[key] = max(found.node_terms.get(key, 0), answer.term)
             real_accept(member, answer, said)
 
-        from coordinator import concluder
+        from coordinator import fenced
 
-        real_post = concluder._Post.__init__
+        real_post = fenced.Fenced.post
 
-        def post(this: Any, by: Any, result: Any) -> None:
-            real_post(this, by, result)
-            self._writers[bytes(this._data)] = by._fence._term
+        def post(this: Any, subject: str, data: bytes, msg_id: str, over: Any) -> None:
+            self._writers[bytes(data)] = this.fence.term
+            real_post(this, subject, data, msg_id, over)
 
         with contextlib.ExitStack() as stack:
             stack.enter_context(replaced(coordinator.acting, "step", step))
             stack.enter_context(replaced(node.orders.Orders, "_carry_out", carry_out))
             stack.enter_context(replaced(node.daemon.Member, "_accept", accept))
-            stack.enter_context(replaced(concluder._Post, "__init__", post))
+            stack.enter_context(replaced(fenced.Fenced, "post", post))
             yield
 
     def _live(self) -> None:
