@@ -30,6 +30,7 @@ NOT_FOUND = (10037, 10014, 10059)  # message, consumer, stream
 NO_JETSTREAM = (10039, 10076)
 NO_LEADER = (10008, 10009)  # of several servers: an election is under way
 LEADER_S = 0.25  # between two tries until it is over
+LAG_S = 0.02  # between two looks whether a server has what the leader has
 AGAIN_S = 1.0  # a request without an answer is said again after this
 
 
@@ -171,6 +172,12 @@ async def delete_consumer(bus: Bus, stream: str, name: str) -> bool:
     return True
 
 
+async def oldest_unacked(bus: Bus, stream: str, name: str) -> int:
+    """The number of the oldest delivery of a consumer for whose ack the broker waits; 0 when it waits for none."""
+    info = await call(bus, f"CONSUMER.INFO.{stream}.{name}")
+    return int(info["ack_floor"]["consumer_seq"]) + 1 if info["num_ack_pending"] else 0
+
+
 async def consumers(bus: Bus, stream: str) -> list[str]:
     """The names of a stream's consumers."""
     names: list[str] = []
@@ -217,12 +224,17 @@ async def get_message(
 
 
 async def multi_last(bus: Bus, stream: str, wanted: list[str], timeout_s: float = 5.0) -> list[StoredMessage]:
-    """The last message of each of these subjects, as far as there is one, read in batches."""
+    """The last message of each of these subjects, as far as there is one, read in batches.
+
+    Any of several servers may answer. What the stream's leader had stored when this was called is not missed: one that lags
+    behind is asked again. Raises Unreachable after `timeout_s`.
+    """
+    newest = await _newest(bus, stream) if bus.clustered and wanted else None
     found: list[StoredMessage] = []
     for start in range(0, len(wanted), MULTI_MAX):
         missing = wanted[start : start + MULTI_MAX]
         while missing:
-            page, pending = await _batch(bus, stream, {"multi_last": missing, "max_bytes": BATCH_BYTES}, timeout_s)
+            page, pending = await _last_of(bus, stream, missing, newest, timeout_s)
             found += page
             if not pending or not page:
                 break
@@ -231,18 +243,55 @@ async def multi_last(bus: Bus, stream: str, wanted: list[str], timeout_s: float 
     return found
 
 
+async def _newest(bus: Bus, stream: str) -> StoredMessage | None:
+    """The newest message, by the stream's leader."""
+    return await get_message(bus, stream, last_by=">")
+
+
+async def _last_of(
+    bus: Bus, stream: str, wanted: list[str], newest: StoredMessage | None, timeout_s: float
+) -> tuple[list[StoredMessage], int]:
+    """One batch, from a server that has `newest`, which is asked for as well: who has nothing does not say how far it is."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                also = [newest.subject] if newest and newest.subject not in wanted else []
+                body = {"multi_last": wanted + also, "max_bytes": BATCH_BYTES}
+                page, pending, up_to = await _batch(bus, stream, body, timeout_s)
+                if newest is None or up_to >= newest.seq:
+                    return [m for m in page if m.subject not in also or _asked_for(m.subject, wanted)], pending
+                await asyncio.sleep(LAG_S)
+                if await get_message(bus, stream, seq=newest.seq) is None:  # gone, so nobody shows it
+                    newest = await _newest(bus, stream)
+    except TimeoutError:
+        raise Unreachable(f"no server has caught up with the leader of {stream} within {timeout_s:g} s") from None
+
+
+def _asked_for(subject: str, wanted: list[str]) -> bool:
+    """Whether one of these, with ``*`` in the place of a token, means it."""
+    tokens = subject.split(".")
+    wild = (one.split(".") for one in wanted if "*" in one)
+    return any(len(w) == len(tokens) and all(a in ("*", b) for a, b in zip(w, tokens, strict=True)) for w in wild)
+
+
 async def read_pages(
     bus: Bus, stream: str, subjects_filter: str, first_seq: int = 1
 ) -> AsyncIterator[list[StoredMessage]]:
-    """Every stored message that matches, from `first_seq` on, a page at a time. For reading a queue without a consumer."""
+    """Every stored message that matches, from `first_seq` on, a page at a time. For reading a queue without a consumer.
+
+    Any of several servers may answer, also one that has not stored the newest yet: these are then the leader's to give.
+    """
     seq, pending = max(1, first_seq), 1
     while pending:
         body = {"seq": seq, "batch": BATCH, "max_bytes": BATCH_BYTES, "next_by_subj": subjects_filter}
-        page, pending = await _batch(bus, stream, body, 10.0)
+        page, pending, _ = await _batch(bus, stream, body, 10.0)
         if not page:
-            return
+            break
         yield page
         seq = page[-1].seq + 1
+    while bus.clustered and (message := await get_message(bus, stream, seq=seq, next_by=subjects_filter)) is not None:
+        yield [message]
+        seq = message.seq + 1
 
 
 async def read_all(bus: Bus, stream: str, subjects_filter: str) -> list[StoredMessage]:
@@ -250,10 +299,11 @@ async def read_all(bus: Bus, stream: str, subjects_filter: str) -> list[StoredMe
     return [message async for page in read_pages(bus, stream, subjects_filter) for message in page]
 
 
-async def _batch(bus: Bus, stream: str, body: dict[str, Any], timeout_s: float) -> tuple[list[StoredMessage], int]:
-    """One batch, and how many more the broker has for the same question: it ends a batch by size, without an error."""
+async def _batch(bus: Bus, stream: str, body: dict[str, Any], timeout_s: float) -> tuple[list[StoredMessage], int, int]:
+    """One batch; how many more the broker has for the same question (it ends a batch by size, without an error); and, of
+    last messages, the sequence up to which the server that answers has stored the stream (0 when it found none)."""
     found: list[StoredMessage] = []
-    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    ended: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
 
     def on_message(_subject: str, _reply: str, data: bytes, headers: bytes) -> None:
         status = status_of(headers)
@@ -269,7 +319,8 @@ async def _batch(bus: Bus, stream: str, body: dict[str, Any], timeout_s: float) 
             )
         elif not ended.done():
             if status in (204, 404):
-                ended.set_result(int(header(headers, b"Nats-Num-Pending") or 0))
+                told = [int(header(headers, n) or 0) for n in (b"Nats-Num-Pending", b"Nats-UpTo-Sequence")]
+                ended.set_result((told[0], told[1]))
             else:
                 words = headers[13:100].split(b"\r")[0].decode(errors="replace")
                 ended.set_exception(StoreRefused(stream, status, words))
@@ -279,7 +330,7 @@ async def _batch(bus: Bus, stream: str, body: dict[str, Any], timeout_s: float) 
     try:
         bus.publish(f"{API}.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
         async with asyncio.timeout(timeout_s):
-            return found, await ended
+            return found, *await ended
     except TimeoutError:
         raise Unreachable(f"reading {stream} took longer than {timeout_s:g} s") from None
     finally:
@@ -304,6 +355,7 @@ __all__ = [
     "get_message",
     "last_seq",
     "multi_last",
+    "oldest_unacked",
     "read_all",
     "read_pages",
     "stream_info",
