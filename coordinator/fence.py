@@ -46,6 +46,11 @@ class Fence:
         self._mark = mark(term, stream)
         self._seq = NONE
 
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether the broker refuses what compares with the mark while another such message is being stored."""
+        return self._bus.clustered
+
     async def take(self) -> None:
         """Delete the marks of earlier terms: nothing that they still say is stored from now on. Then set ours."""
         for subject in await jetstream.subjects(self._bus, self._stream, mark("*", self._stream)):

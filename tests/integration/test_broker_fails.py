@@ -6,14 +6,20 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from client import connect
 from coordinator.broker import Broker
-from schemas import jetstream, limits, streams
-from schemas.errors import NoRoom
+from coordinator.fence import Fence
+from coordinator.fenced import Fenced
+from schemas import jetstream, limits, streams, subjects
+from schemas.codec import encode
+from schemas.errors import FogError, NoRoom
+from schemas.store import Ack, OnAnswer, Post, Store
 from schemas.target import Target
+from schemas.task import Result, ResultState
 from tests.chaos.test_broker_kills import kill_the_only_broker, start_fleet_of_three
 from tests.chaos.users import users_of
 from tests.cluster import cluster, leader_of
@@ -38,11 +44,34 @@ async def test_users_go_on_by_themselves_when_the_one_of_three_brokers_is_killed
         await servers.start_all()
         async with stack(servers.target, tmp_path / "fleet") as fleet:
             await start_fleet_of_three(fleet)
+            await many_ends_of_ours_at_once(fleet)
             async with users_of(fleet) as users:
                 await users.goes_on(60)
                 servers.kill(await leader_of(fleet.bus, streams.TASKS))
                 await users.goes_on(90)
                 await users.end(90)
+
+
+async def many_ends_of_ours_at_once(fleet: Stack) -> None:
+    """The servers refuse what compares with the term's mark while another such result is being stored: none is sent then."""
+    refused: list[FogError] = []
+
+    class Listening(Store):
+        def post(self, subject: str, data: bytes, msg_id: str, on_answer: OnAnswer, **more: Any) -> Post | None:
+            def heard(answer: Ack | FogError) -> None:
+                refused.extend([answer] if isinstance(answer, FogError) else [])
+                on_answer(answer)
+
+            return super().post(subject, data, msg_id, heard, **more)
+
+    fence, ended = Fence(fleet.bus, fleet.store, 10**9, lambda: True), list[Ack | FogError]()
+    await fence.renew()
+    fenced = Fenced(Listening(fleet.bus), fence, asyncio.ensure_future)
+    for task in (f"late-{number}" for number in range(200)):
+        late = encode(Result(task, "ann", ResultState.EXPIRED))
+        fenced.post(subjects.result("ann", task), late, task, ended.append)
+    await eventually(lambda: len(ended) == 200, 60.0, "200 ends that are stored")
+    assert not refused and all(isinstance(end, Ack) for end in ended)
 
 
 async def test_a_full_stream_is_named_with_what_to_do_nothing_is_half_done_and_all_goes_on_when_there_is_room(

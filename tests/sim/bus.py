@@ -81,6 +81,10 @@ class SimBus(Bus):
         return "2.15.1"
 
     @property
+    def clustered(self) -> bool:
+        return False
+
+    @property
     def reconnects(self) -> int:
         return self._reconnects
 
