@@ -36,7 +36,7 @@ from schemas.event import CoordinatorEvent
 from schemas.eventlog import EventLog
 from schemas.logs import fields
 from schemas.membership import AllReport
-from schemas.pull import Message
+from schemas.pull import Message, delivery_of
 from schemas.store import Store
 from schemas.task import TaskPriority
 from schemas.ticks import ticks
@@ -85,7 +85,7 @@ class Acting:
             AREAS, Term(bus, store, self.events, bad, clock, lease.term, name, self._may, self.state.nodes)
         )
         self.api = Api(bus, self.state, self._hand_on, bad, clock, self.areas.endpoints())
-        self.consumers = Consumers(bus, lease.term, self._may)
+        self.consumers = Consumers(bus, lease.term, self._may, self._holds)
         self._heard: deque[ev.Event] = deque()
         self._turn_due = False
         self._reading = True  # taking over: turns wait
@@ -200,6 +200,11 @@ class Acting:
 
     def _intake_room(self, priority: int) -> int:
         return 0 if self.outbound.placer.full else self.state.intake_room(priority)
+
+    def _holds(self, consumer: str, number: int) -> bool:
+        """Whether what a consumer delivered under this number is on the books, or about to be."""
+        replies = (task.source.reply for task in self.state.tasks.values())
+        return bool(self._heard) or any(reply and delivery_of(reply) == (consumer, number) for reply in replies)
 
     def _task(self, message: Message) -> None:
         self.inbound.task(message)

@@ -2,6 +2,10 @@
 
 Their names carry the term. A successor deletes those of earlier terms, so that what they held is delivered anew; it never
 touches a later one, since then it is itself the one that was deposed.
+
+Acks are not confirmed, and some are lost: with a connection, with the server that led the consumer, in between. The broker
+would wait for them for `limits.TASKS_ACK_WAIT_S`. So it is asked now and then which delivery it has waited for longest; where
+that one is held by nobody here, the consumer is made anew, and what it held comes again.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ STUBBORN_S = (
     2 * limits.LEASE_S
 )  # a later term's consumer that outlives our lease this long is left over from a lost bucket
 DELETE_S = 1.0
+LOOK_S = 2.0  # between two looks at what the broker waits for; what it still waits for at the second one was lost
 _term = re.compile(rf"{streams.COORDINATOR_CONSUMER}(\d+)_\w+").fullmatch
 
 
@@ -46,14 +51,18 @@ async def drop_old_consumers(bus: Bus, term: int, *, later: bool = False) -> Non
 
 
 class Consumers:
-    """What one term pulls. `may` says whether the lease is valid: without it nothing is made, and nothing asked for."""
+    """What one term pulls. `may` says whether the lease is valid: without it nothing is made, and nothing asked for.
+    `holds` says of a consumer's delivery, by its number, whether it is still to be acked here."""
 
-    def __init__(self, bus: Bus, term: int, may: Callable[[], bool]) -> None:
-        self._bus, self._term, self._may = bus, term, may
+    def __init__(self, bus: Bus, term: int, may: Callable[[], bool], holds: Callable[[str, int], bool]) -> None:
+        self._bus, self._term, self._may, self._holds = bus, term, may, holds
         self._loop = asyncio.get_running_loop()
         self._pullers: list[Puller] = []
         self._made: list[tuple[str, str]] = []
+        self._links = 0
+        self._stale: list[tuple[str, str]] = []  # consumers of before the link was back
         self._renewing: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def pull(
         self,
@@ -81,6 +90,8 @@ class Consumers:
         )
         self._pullers.append(puller)
         await puller.start()
+        if self._looking is None:
+            self._looking = self._loop.create_task(self._look())
 
     async def _make(self, stream: str, name: str, subject: str, pending_max: int) -> None:
         """An older coordinator's process that still lives may make its own again between our deletion and our creation."""
@@ -115,27 +126,54 @@ class Consumers:
 
     def renew(self, before: Callable[[], Awaitable[None]]) -> None:
         """Acks went with the old connection. What they were for is delivered anew by new consumers, after `before`."""
+        self._links += 1
+        self._stale = list(self._made)
         if self._renewing is None or self._renewing.done():
             self._renewing = self._loop.create_task(self._renew(before))
 
     async def _renew(self, before: Callable[[], Awaitable[None]]) -> None:
-        left = list(self._made)
-        while left:
+        while self._stale:
+            links = self._links
             try:
                 self._check()
                 await before()
-                while left:
+                while self._stale and links == self._links:
                     self._check()
-                    await jetstream.delete_consumer(self._bus, *left[-1])  # its puller makes it anew
-                    left.pop()
+                    await jetstream.delete_consumer(self._bus, *self._stale[-1])  # its puller makes it anew
+                    if links == self._links:
+                        self._stale.pop()
             except FogError as error:
                 log.info("the consumers are renewed later", extra=fields(error=error.message))
                 await asyncio.sleep(10 * AGAIN_S)
 
+    async def _look(self) -> None:
+        """Find what the broker waits for in vain."""
+        suspects: dict[str, int] = {}
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for stream, name in self._made if not self._stale else ():
+                with contextlib.suppress(FogError):
+                    suspects[name] = await self._look_at(stream, name, suspects.get(name, 0))
+
+    async def _look_at(self, stream: str, name: str, before: int) -> int:
+        """The delivery that a consumer waits for and that is not held here; one that was so `before` was lost."""
+        number = await jetstream.oldest_unacked(self._bus, stream, name)
+        if not number or self._holds(name, number):
+            return 0
+        if number != before:
+            return number
+        self._check()
+        log.warning(
+            "an ack or a delivery was lost: what is open comes again", extra=fields(consumer=name, number=number)
+        )
+        await jetstream.delete_consumer(self._bus, stream, name)
+        return 0
+
     async def stop(self) -> None:
         """Pull no more. While the lease is still ours our consumers go, and what they held is free for the successor."""
-        if self._renewing is not None:
-            self._renewing.cancel()
+        for task in (self._renewing, self._looking):
+            if task is not None:
+                task.cancel()
         for puller in self._pullers:
             await puller.stop()
         if not self._may():

@@ -51,9 +51,7 @@ class Message:
 
     def delivery(self) -> tuple[str, int]:
         """The consumer, and the number of this delivery by it: 1, 2, 3, … A gap is a delivery that was lost on its way."""
-        tokens = self.reply.split(".")
-        first = 4 if len(tokens) < 12 else 6
-        return tokens[first - 1], int(tokens[first + 2])
+        return delivery_of(self.reply)
 
     @property
     def seq(self) -> int:
@@ -77,6 +75,13 @@ class Message:
     def term(self, bus: Bus, reason: str) -> None:
         """It can never be handled: leaves the work queue."""
         bus.publish(self.reply, b"+TERM " + reason.encode()[:200])
+
+
+def delivery_of(reply: str) -> tuple[str, int]:
+    """The consumer that a reply subject is of, and the number of the delivery."""
+    tokens = reply.split(".")
+    first = 4 if len(tokens) < 12 else 6
+    return tokens[first - 1], int(tokens[first + 2])
 
 
 def ack(bus: Bus, reply: str) -> None:

@@ -176,6 +176,8 @@ async def test_what_a_killed_broker_had_acknowledged_completes_when_it_is_back(
             """One after the other, a hundred ahead; one that has no answer yet is said again until it has."""
             while todo:
                 await eventually(lambda: broker.process.poll() or len(acknowledged) < len(fleet.ended) + 100)
+                if not todo:
+                    return
                 task = todo.pop()
                 await fleet.put(task)
                 acknowledged.append(task.id)
