@@ -95,6 +95,11 @@ class NeedsClass:
         self.ready |= bit
         return fresh
 
+    def begin_as(self, like: NeedsClass) -> None:
+        """Take over the bits of a class with the same needs; those of the nodes that only one of them avoids are to be
+        looked at."""
+        self.could, self.fits, self.ready = like.could, like.fits, like.fits
+
     def block(self, node: NodeView) -> None:
         """The node has no room for this class now."""
         if self.ready & node.bit:
@@ -183,6 +188,12 @@ class Classes:
         if needs.node:
             self.at_node.setdefault(needs.node, []).append(made)
         return made, True
+
+    def unavoiding(self, cls: NeedsClass) -> NeedsClass | None:
+        """The class with the same needs that avoids nobody, if there is one in use."""
+        kind, function, long, large, avoid, demand, name = cls.key
+        store = self.pinned if cls.node else self.by_key
+        return store.get((kind, function, long, large, NOBODY, demand, name)) if avoid else None
 
     def concerning(self, node: NodeView) -> Iterable[NeedsClass]:
         """The classes that may have a bit for this node."""

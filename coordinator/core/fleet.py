@@ -13,14 +13,11 @@ from coordinator.core.exclusive import renew
 from coordinator.core.held import check_held, sort_held
 from coordinator.core.intake import node_changed
 from coordinator.core.liveness import Cause, cause_of, change, heard, take_acks
-from coordinator.core.nodeview import NodeView
+from coordinator.core.nodeview import NO_CHANGE, NodeView
 from coordinator.core.state import Coordinator, Out
 from schemas import limits
-from schemas.device import DeviceState
 from schemas.event import NodeEvent, NodeRegistered
 from schemas.membership import Heartbeat, NodeRecord, NodeState, Register, Registered
-
-NO_CHANGE = DeviceState()
 
 
 def interval_s(state: Coordinator) -> float:

@@ -6,6 +6,8 @@ longer than a moment, and what would fill the intake window of a class or priori
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from coordinator.core import tune
 from coordinator.core.accounts import charge
 from coordinator.core.actions import Conclude, Emit, Forget, Remove
@@ -121,10 +123,18 @@ def classify(state: Coordinator, task: TaskRecord, avoid: frozenset[str], now: f
     """The needs-class of a task, its bits worked out when it is new."""
     cls, new = state.classes.of(task.head, avoid, now)
     if cls is not None and new:
-        nodes = [state.nodes[cls.node]] if cls.node in state.nodes else () if cls.node else state.nodes.values()
-        for node in nodes:
+        for node in _to_look_at(state, cls):
             cls.look_at(node)
     return cls
+
+
+def _to_look_at(state: Coordinator, cls: NeedsClass) -> Iterable[NodeView]:
+    """The nodes whose bits a new class lacks. A retry that avoids a node or two does not look at the whole fleet."""
+    like = state.classes.unavoiding(cls)
+    if like is not None:
+        cls.begin_as(like)
+    names = cls.avoid if like is not None else (cls.node,) if cls.node else None
+    return state.nodes.values() if names is None else [state.nodes[name] for name in names if name in state.nodes]
 
 
 def _avoided(task: TaskRecord, now: float) -> tuple[frozenset[str], float]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from coordinator.core.record import TaskRecord
 
 STATE_FIELDS = DeviceState.__struct_fields__
+NO_CHANGE = DeviceState()
 HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
 BANDWIDTH = {
     NetworkQuality.EXCELLENT: 1.0,
@@ -100,6 +101,8 @@ class NodeView:
 
     def merge(self, change: DeviceState) -> bool:
         """Take what a beat changed; True if it may matter for placing."""
+        if change == NO_CHANGE:
+            return False
         changes = {name: value for name in STATE_FIELDS if (value := getattr(change, name)) is not UNSET}
         if not changes:
             return False

@@ -7,6 +7,7 @@ from msgspec.structs import fields
 
 from schemas.device import DeviceState
 
+UNCHANGED = DeviceState()
 JITTER = 0.1  # of the interval, both ways: a fleet that was started together must not beat together
 
 
@@ -16,6 +17,7 @@ class Beats:
     def __init__(self) -> None:
         self.seq = 0
         self._said: dict[str, object] = {}
+        self._looked: DeviceState | None = None
         self._names = [field.name for field in fields(DeviceState)]
 
     def delta(self, state: DeviceState, full: bool) -> DeviceState:
@@ -23,6 +25,9 @@ class Beats:
 
         A value that is unset was not looked at, and leaves what was said in force.
         """
+        if state == self._looked and not full:
+            return UNCHANGED
+        self._looked = state
         changed: dict[str, object] = {}
         for name in self._names:
             value = getattr(state, name)

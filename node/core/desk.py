@@ -321,6 +321,8 @@ class Desk:
 
     def report(self) -> tuple[Held, ...]:
         """What a heartbeat says of them. What closes counts as running, until its end is stored."""
+        if not self.held and not self.closing:
+            return ()
         running = (Place.CLOSING, Place.LINED)
         some = islice(self.everything(), limits.HELD_MAX)
         return tuple(Held(a.task.id, a.placement, a.place in running) for a in some)

@@ -9,6 +9,7 @@ import pytest
 
 from coordinator.core import tune
 from coordinator.core.events import CancelAsked, Tick
+from coordinator.core.intake import classify
 from coordinator.core.placing import sample
 from coordinator.core.why import explain
 from schemas.device import DeviceState, NetworkQuality, NetworkType, ThermalState
@@ -410,3 +411,20 @@ def test_a_lost_node_that_is_back_gets_what_was_set_aside(monkeypatch: pytest.Mo
     w.beat("n1")
     w.wait(1, beating=None)
     assert placed_at(w, "t3") == "n1"
+
+
+def test_a_retry_that_avoids_a_node_begins_with_what_is_known_of_the_same_needs() -> None:
+    w = World()
+    for name in ("a", "b", "c"):
+        w.join(name, device=MAINS)
+    w.join("phone", device=battery(10))
+    w.submit("t1")
+    head = w.state.tasks["t1"].head
+    like, _ = w.state.classes.of(head, frozenset(), w.now)
+    cls = classify(w.state, w.state.tasks["t1"], frozenset({"b", "gone"}), w.now)
+    assert like and cls and cls.key != like.key
+    bits = {name: node.bit for name, node in w.state.nodes.items()}
+    assert (cls.could, cls.fits) == (like.could & ~bits["b"], like.fits & ~bits["b"])
+    assert cls.fits == cls.ready == bits["a"] | bits["c"]
+    looked = [cls.look_at(node) for node in w.state.nodes.values()]
+    assert not any(looked) and cls.fits == bits["a"] | bits["c"], "a look at each node finds the same"

@@ -166,7 +166,8 @@ class Broker:
         self._verbs: dict[str, Callable[[Connection, list[str], str, bytes], None]] = {
             "STREAM.INFO": self._stream_info, "STREAM.CREATE": self._stream_create, "STREAM.MSG": self._message,
             "CONSUMER.CREATE": self._consumer_create, "CONSUMER.DELETE": self._consumer_delete,
-            "CONSUMER.NAMES": self._consumer_names, "CONSUMER.MSG": self._pull, "DIRECT.GET": self._direct,
+            "CONSUMER.NAMES": self._consumer_names,
+            "CONSUMER.INFO": self._consumer_info, "CONSUMER.MSG": self._pull, "DIRECT.GET": self._direct,
         }  # fmt: skip
 
     def clock(self) -> float:
@@ -351,6 +352,7 @@ class Broker:
     def _hand_out(self, consumer: Consumer, message: Stored, connection: Connection, sub: Sub) -> None:
         seq = message.seq
         consumer.delivered += 1
+        consumer.numbers[seq] = consumer.delivered
         count = consumer.counts[seq] = consumer.counts.get(seq, 0) + 1
         consumer.pending[seq] = self.timeline.now + consumer.ack_wait_s
         if consumer.timer is None:
@@ -495,6 +497,13 @@ class Broker:
         names = list(self._stream(tokens[2]).consumers)
         page = names[json.loads(data)["offset"] :]
         self._say(reply, {"consumers": page, "total": len(names)})
+
+    def _consumer_info(self, _c: Connection, tokens: list[str], reply: str, _data: bytes) -> None:
+        consumer = self._stream(tokens[2]).consumers.get(tokens[3])
+        if consumer is None:
+            raise Refusal(10014, "consumer not found")
+        oldest = consumer.numbers[min(consumer.pending)] if consumer.pending else consumer.delivered + 1
+        self._say(reply, {"ack_floor": {"consumer_seq": oldest - 1}, "num_ack_pending": len(consumer.pending)})
 
     def _pull(self, connection: Connection, tokens: list[str], reply: str, data: bytes) -> None:
         consumer = self._stream(tokens[3]).consumers.get(tokens[4])

@@ -42,16 +42,23 @@ class Timeline:
         self.now = 0.0
         self.events = 0
         self.failed: BaseException | None = None
-        self._heap: list[tuple[float, int, Handle]] = []
+        self.grain_s = 0.0  # what is due within this falls due together, at its end: fewer moments in a large world
+        self._times: list[float] = []  # a heap of the moments at which something is due
+        self._due: dict[float, list[Handle]] = {}
         self._ready: deque[Handle] = deque()
-        self._number = 0
         self._running: Loop | None = None
 
     def at(self, when_s: float, fn: Callable[..., Any], *args: Any, loop: Loop | None = None) -> Handle:
         """Run it then; what is due at the same time runs in the order in which it was asked for."""
+        if self.grain_s and when_s > self.now:
+            when_s = -(-when_s // self.grain_s) * self.grain_s
         handle = Handle(when_s, loop, fn, args)
-        self._number += 1
-        heapq.heappush(self._heap, (when_s, self._number, handle))
+        due = self._due.get(when_s)
+        if due is None:
+            self._due[when_s] = [handle]
+            heapq.heappush(self._times, when_s)
+        else:
+            due.append(handle)
         return handle
 
     def after(self, seconds: float, fn: Callable[..., Any], *args: Any) -> Handle:
@@ -62,16 +69,16 @@ class Timeline:
 
     def run(self, until_s: float) -> None:
         """Let time pass. Raises what the world itself raised (a broken invariant)."""
-        ready, heap = self._ready, self._heap
+        ready, times = self._ready, self._times
         try:
             while True:
                 while ready:
                     self._call(ready.popleft())
-                if not heap or heap[0][0] > until_s:
+                if not times or times[0] > until_s:
                     break
-                self.now = now = max(self.now, heap[0][0])
-                while heap and heap[0][0] <= now:  # as a loop takes all that is due before what follows from it
-                    ready.append(heapq.heappop(heap)[2])
+                self.now = now = max(self.now, times[0])
+                while times and times[0] <= now:  # as a loop takes all that is due before what follows from it
+                    ready.extend(self._due.pop(heapq.heappop(times)))
             self.now = max(self.now, until_s)
         finally:
             self._running = None

@@ -27,6 +27,7 @@ class Plan(Struct, frozen=True):
     skew_s: float = 0.0
     slack: float = 1.0
     quantum_s: float = 0.0
+    grain_s: float = 0.0
     rates: dict[str, float] = {}
 
 
@@ -189,5 +190,6 @@ def fleet(nodes: int) -> Plan:
         delay_s=0.005,
         slack=60.0,
         quantum_s=0.05,
+        grain_s=0.01,
         rates=rates,
     )

@@ -159,12 +159,13 @@ class SimDevice:
 
     def __init__(self, cores: int) -> None:
         self._cores = cores
+        self._state = DeviceState(mains=True, thermal_state=ThermalState.NORMAL)
 
     def capabilities(self) -> DeviceCapabilities:
         return DeviceCapabilities(cpu_cores=self._cores, ram_total_mb=8192)
 
     def state(self, now: float) -> DeviceState:
-        return DeviceState(mains=True, thermal_state=ThermalState.NORMAL)
+        return self._state
 
     def set_latency(self, round_trip_ms: float | None) -> None: ...
 

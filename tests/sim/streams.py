@@ -46,6 +46,7 @@ class Consumer:
         self.ack_wait_s, self.pending_max = ack_wait_s, pending_max
         self.pending: dict[int, float] = {}  # sequence → when it is redelivered
         self.counts: dict[int, int] = {}
+        self.numbers: dict[int, int] = {}  # sequence → the number of its last delivery
         self.queue: deque[int] = deque(stream.by_key.get(key, ()))
         self.again: deque[int] = deque()
         self.waiting: deque[Any] = deque()
@@ -147,6 +148,7 @@ class Stream:
         if consumer is not None:
             consumer.pending.pop(seq, None)
             consumer.counts.pop(seq, None)
+            consumer.numbers.pop(seq, None)
         self._on_removed(self, message)
         return message
 

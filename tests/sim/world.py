@@ -79,6 +79,7 @@ class World:
         self.seed = seed
         self.plan = plan or plan_of(seed)
         self.timeline = Timeline()
+        self.timeline.grain_s = self.plan.grain_s
         self.rng = make_rng(seed, "world")
         self.chance = make_rng(seed, "chance")
         self.epoch = EPOCH
