@@ -155,23 +155,22 @@ class Invariants:
         """A node that was left in peace is killed, or frozen for longer than the bound: what it holds moves within that."""
         world = self.world
         desk = getattr(process, "desk", None)
-        if desk is None or not process.well or self._age_s(process) < SETTLED_S or not self._calm():
+        if desk is None or not process.well or self._age_s(process) < SETTLED_S or not self._calm(SETTLED_S):
             return
         held = [(a.task.id, a.placement) for a in desk.held.values()]
-        world.timeline.after(bound_s, self._moved, process.name, process.lives, held, max(self.terms))
+        world.timeline.after(bound_s, self._moved, process.name, process.lives, held, max(self.terms), bound_s)
 
     def _age_s(self, process: Any) -> float:
         return float(self.world.timeline.now - process.touched_at)
 
-    def _calm(self) -> bool:
-        """Nothing is wrong with the broker, or with the coordinator that acts."""
+    def _calm(self, for_s: float) -> bool:
+        """For so long nothing was wrong with the broker, or with the coordinator that acts (its link above all: while that is
+        young it judges nobody)."""
         acting = [c for c in self.world.coordinators if c.acting is not None and c.acting.state.term]
-        return (
-            len(acting) == 1 and acting[0].well and min(self.world.broker_quiet_s(), self._age_s(acting[0])) > SETTLED_S
-        )
+        return len(acting) == 1 and acting[0].well and min(self.world.broker_quiet_s(), self._age_s(acting[0])) > for_s
 
-    def _moved(self, name: str, lives: int, held: list[tuple[str, int]], term: int) -> None:
-        if self.world.faults.over or not self._calm() or max(self.terms) != term:
+    def _moved(self, name: str, lives: int, held: list[tuple[str, int]], term: int, bound_s: float) -> None:
+        if self.world.faults.over or not self._calm(bound_s + SETTLED_S) or max(self.terms) != term:
             return
         state = next(c.acting.state for c in self.world.coordinators if c.acting is not None and c.acting.state.term)
         if state.hold is not None or self.world.submitter.name == name:
