@@ -28,6 +28,7 @@ from coordinator.inbound import Bad, Inbound
 from coordinator.lease import Lease
 from coordinator.outbound import Outbound
 from coordinator.registrar import Registrar
+from coordinator.rollouts import RolloutArea
 from schemas import jetstream, streams, subjects
 from schemas.bus import Bus, Subscription
 from schemas.codec import encode
@@ -49,7 +50,7 @@ TASKS_PENDING_MAX = 20_000  # un-acked TASKS of one priority; the core's windows
 OUTCOMES_PENDING_MAX = 5_000
 OUTCOME_BYTES = 64 << 20  # of outcomes under way, beyond which no more are pulled
 REPORTS_PER_S = 2_000  # of nodes that are asked to report
-AREAS: tuple[type[Area], ...] = ()  # what the service does beside its tasks
+AREAS: tuple[type[Area], ...] = (RolloutArea,)  # what the service does beside its tasks
 POISON = "the coordinator cannot handle it: its log says why"
 
 

@@ -54,6 +54,7 @@ class Area:
 
     def __init__(self, term: Term) -> None:
         self.term = term
+        self.fault: Exception | None = None  # set by an area that can only go on by beginning anew
 
     def endpoints(self) -> Endpoints:
         """The requests ``api.<noun>.<verb>`` that it answers: ``{"<noun>.<verb>": (request type, answer)}``.
@@ -150,6 +151,8 @@ class _Keeper:
         if area is None:
             return
         try:
+            if area.fault is not None:
+                raise area.fault
             what(area)
         except Exception:
             log.exception("an area begins anew after a fault", extra=fields(area=area.name))

@@ -1,0 +1,87 @@
+"""The coordinator's side of rollouts, asked as a client asks, on a real broker with a real node."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import nkeys
+import pytest
+
+from coordinator.registrar import verify
+from schemas import rollout_api as api
+from schemas.artifact import signed_text
+from schemas.creds import new_seed
+from schemas.errors import Refused
+from schemas.rollout import AppNeeds, AppVersion, DataOnly, Health, Strategy
+from schemas.rollout_state import RolloutPhase, Stage
+from schemas.target import Target
+from tests.integration.stack import stack
+from tests.until import eventually
+
+DIGEST = "sha256-" + "a" * 64
+
+
+def signed(version: str = "1.0", needs: AppNeeds = AppNeeds(), health: Health = Health()) -> AppVersion:  # noqa: B008 - frozen
+    pair = nkeys.from_seed(bytearray(new_seed().encode()))
+    key = pair.public_key.decode()
+    signature = base64.b64encode(pair.sign(signed_text("model", version, DIGEST))).decode()
+    return AppVersion("model", version, DIGEST, 10, DataOnly(), needs, health, key, signature)
+
+
+async def test_a_plan_changes_nothing_and_shows_every_target_with_its_reasons(target: Target, tmp_path: Path) -> None:
+    async with stack(target, tmp_path) as fleet:
+        await fleet.coordinator()
+        await fleet.node("n1")
+        much = AppNeeds(cores=4000.0, attestation=True)
+        plan = await fleet.api.call("rollout", "plan", api.PlanRequest(signed(needs=much)), api.PlanReply)
+        assert plan.counts == {"yes": 0, "deferred": 0, "rejected": 1}
+        assert "4000 are needed" in plan.rows[0].reasons[0]
+        assert (await fleet.api.call("rollout", "list", api.RolloutsRequest(), api.RolloutsReply)).rows == ()
+
+
+async def test_a_rollout_is_kept_over_the_coordinators_death_and_what_a_device_is_told_with_it(
+    target: Target, tmp_path: Path
+) -> None:
+    async with stack(target, tmp_path) as fleet:
+        await fleet.coordinator()
+        await fleet.node("n1")
+        request = api.CreateRequest("r1", signed(), strategy=Strategy(promote=False), by="jo")
+        await fleet.api.call("rollout", "create", request, api.RolloutRow)
+
+        async def told() -> bool:
+            info = await fleet.api.call("rollout", "info", api.RolloutRequest("model"), api.RolloutInfo)
+            return [device.stage for device in info.devices] == [Stage.TOLD]
+
+        await eventually(told)
+        fleet.kill("c1")
+        await fleet.coordinator("c2")
+        await eventually(told)
+        again = await fleet.api.call("rollout", "create", request, api.RolloutRow)
+        assert (again.id, again.by, again.phase) == ("r1", "jo", RolloutPhase.ROLLING)
+        await fleet.api.call("rollout", "do", api.DoRequest("model", api.Do.ABORT), api.RolloutRow)
+        await fleet.event("rollout.going-back", "r1")
+
+
+@pytest.mark.parametrize(
+    ("version", "field"),
+    [
+        (AppVersion("model", "1.0", DIGEST, 10, DataOnly()), "signature"),
+        (signed(health=Health(min_healthy_s=400.0)), "health.healthy_deadline_s"),
+        (signed(health=Health(healthy_deadline_s=601.0)), "health.progress_deadline_s"),
+    ],
+)
+async def test_what_no_device_should_be_told_is_refused_by_the_name_of_the_field(
+    target: Target, tmp_path: Path, version: AppVersion, field: str
+) -> None:
+    async with stack(target, tmp_path) as fleet:
+        await fleet.coordinator()
+        with pytest.raises(Refused) as refused:
+            await fleet.api.call("rollout", "create", api.CreateRequest("r1", version), api.RolloutRow)
+        assert field in str(refused.value) or getattr(refused.value, "field", "") == field
+
+
+def test_the_signature_is_over_app_version_and_content() -> None:
+    version = signed()
+    assert verify(version.key, signed_text("model", "1.0", DIGEST), version.signature)
+    assert not verify(version.key, signed_text("model", "1.1", DIGEST), version.signature)
