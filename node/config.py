@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from msgspec.structs import fields
 
+from node.core.ceilings import Ceilings
 from schemas import limits
 from schemas.codec import convert
 from schemas.errors import BadInput
@@ -27,7 +28,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     """A node's settings; the names are those of the configuration file. None and empty: not said.
 
     `leave_grace_s`: how long running work may go on when the node is stopped. `look_again_s`: what the device is, is read
-    again this often. `device` overrides signals by field name.
+    again this often. `device` overrides signals by field name. `limits` are ceilings on what running work uses.
     """
 
     name: str = ""
@@ -44,6 +45,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     look_again_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 600.0
     log_level: str = ""
     device: dict[str, Any] = {}
+    limits: Ceilings = Ceilings()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,6 +64,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--slots", metavar="N", help="tasks that may run at a time (default: one a core)")
     p.add_argument("--leave-grace-s", metavar="S", help="how long running work may go on when the node is stopped")
     p.add_argument("--device", metavar="FIELD=VALUE", action="append", help="say what a signal of the device is")
+    p.add_argument(
+        "--limit", dest="limits", metavar="NAME=VALUE", action="append",
+        help="the most that running work may use: cpu_percent (of all cores together), memory_mb, bandwidth_mbps",
+    )  # fmt: skip
     p.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     p.add_argument("--show", action="store_true", help="print what this device is, and stop")
     p.add_argument("--json", action="store_true", help="with --show: as JSON")
@@ -104,7 +110,7 @@ def _file(path: Path) -> dict[str, Any]:
     unknown = sorted(set(table) - known)
     if unknown:
         raise BadInput(unknown[0], f"{path} has no such setting", hint=f"the settings are {', '.join(sorted(known))}")
-    convert({name: value for name, value in table.items() if name in ("labels", "device")}, Settings)
+    convert({name: value for name, value in table.items() if name in ("labels", "device", "limits")}, Settings)
     return table
 
 
@@ -128,14 +134,14 @@ def _environment(env: Mapping[str, str], device: Any) -> dict[str, Any]:
     return table
 
 
-_LISTS = ("labels", "import", "allow")
+_LISTS = ("labels", "import", "allow", "limits")
 
 
 def _parsed(name: str, value: Any, before: Any) -> Any:
     """A flag's or variable's text as the file would have it; pairs are added to those of the file."""
-    if name in ("labels", "device"):
+    if name in ("labels", "device", "limits"):
         pairs = dict(_pair(name, text) for text in value)
-        return {**(before or {}), **({k: _word(v) for k, v in pairs.items()} if name == "device" else pairs)}
+        return {**(before or {}), **({k: _word(v) for k, v in pairs.items()} if name != "labels" else pairs)}
     if name in ("import", "allow"):
         return list(value)
     if name in ("cores", "leave_grace_s", "look_again_s", "memory_mb", "slots"):

@@ -17,6 +17,7 @@ from node.context import Context
 from node.core.desk import Desk
 from node.core.lanes import Room
 from node.device import Device
+from node.enforce.enforcer import Enforcer, usable_cores
 from node.executor import Executor
 from node.identity import Identity
 from node.intake import Intake
@@ -110,6 +111,7 @@ class Daemon:
         self._outbox = outbox = Outbox(context, desk, objects, Folder(self._folder / "outbox"), self._on_full)
         recorder = Recorder(context, desk, Outputs(context), blobs, outbox)
         self._executor = executor = Executor(desk, self._settings.imports, recorder)
+        self._enforcer = Enforcer(executor, usable_cores(capabilities.cpu_cores), self._settings.limits)
         self._context, self._store, self._recorder = context, store, recorder
         try:
             await outbox.open()
@@ -123,6 +125,7 @@ class Daemon:
                 context, desk, self._device, capabilities, self._identity,
                 self._look_again, self._settings.look_again_s, self._on_registered,
             )  # fmt: skip
+            member.enforced = self._enforcer.report
             self._orders = orders = Orders(context, desk, executor, recorder, member.beat, member.on_term)
             self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
             self._intake = Intake(context, desk, executor, recorder, blobs, self._leaser.arrived)
@@ -133,6 +136,7 @@ class Daemon:
             await self._serve(member)
             await self._leave(context, executor)
         finally:
+            await self._enforcer.close()
             await executor.pool.close()
             await outbox.keep_all()
             store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from node.core.attempts import Attempt
@@ -13,6 +14,7 @@ from node.core.desk import Desk
 from node.core.endings import CANCELLED, DROPPED, LEASE_OVER, TIMEOUT
 from node.core.lanes import Lane
 from node.core.last import Last
+from node.core.runclock import RunClock
 from node.runners.frames import (
     Call,
     CallEach,
@@ -69,11 +71,16 @@ class Sink(Protocol):
 
 
 class Executor:
-    """Keeps as many lanes running as the desk allows."""
+    """Keeps as many lanes running as the desk allows. `on_busy`, while set, is called whenever a runner was handed something.
+
+    Its time is that of running work: it stands still between `hold` and `go_on`.
+    """
 
     def __init__(self, desk: Desk, modules: tuple[str, ...], sink: Sink) -> None:
         self.desk = desk
-        self.pool = Pool(modules, self._on_message, self._on_gone)
+        self.pool = Pool(modules, self._on_message, self._on_gone, self._now)
+        self.on_busy: Callable[[], None] | None = None
+        self._clock = RunClock()
         self._sink = sink
         self._runners: dict[int, Runner] = {}  # by lane number
         self._loop = asyncio.get_running_loop()
@@ -109,6 +116,8 @@ class Executor:
                 self._begin(lane)
             elif len(lane.line) > 1:
                 self._watch()
+        if self.on_busy is not None and self._runners:
+            self.on_busy()
 
     def _cannot_spawn(self, lane: Lane, error: OSError) -> None:
         log.error("cannot start a runner", extra=fields(error=error))
@@ -126,7 +135,7 @@ class Executor:
         return CallEach(key, run.name, run.first, bytes(run.items), inputs)
 
     def _begin(self, lane: Lane) -> None:
-        head = self.desk.begin(lane, self._loop.time())
+        head = self.desk.begin(lane, self._now())
         if head is not None:
             self._started(head)
             self._watch()
@@ -157,7 +166,7 @@ class Executor:
         if isinstance(message, Printed) or isinstance(message, Progressed):  # noqa: SIM101 - a union is made anew each time
             self._sink.printed(head, message)
             return
-        following = self.desk.advance(lane, self._loop.time(), message.duration_s)
+        following = self.desk.advance(lane, self._now(), message.duration_s)
         self._ended(head, message)
         if following is not None:
             self._started(following)
@@ -187,7 +196,7 @@ class Executor:
     def _withdrawn(self, runner: Runner, lane: Lane, keys: tuple[int, ...]) -> None:
         """What the runner gave back waits again, or is stopped without having begun."""
         head = lane.line[0] if lane.line else None
-        back, following = self.desk.withdrawn(lane, keys, self._loop.time())
+        back, following = self.desk.withdrawn(lane, keys, self._now())
         for attempt in back:
             if attempt is head:
                 self._sink.unstarted(attempt)
@@ -263,14 +272,19 @@ class Executor:
             self._doom(lane)
         elif not lane.doomed:
             self._ask_back(lane, [attempt])
-            self._loop.call_later(ANSWER_S, self._insist, lane, attempt)
+            self._loop.call_later(ANSWER_S, self._insist, lane, attempt, self._now() + ANSWER_S)
         return True
 
     def _ask_back(self, lane: Lane, attempts: list[Attempt]) -> None:
         self._runners[lane.number].send([Withdraw(tuple(attempt.key for attempt in attempts))])
 
-    def _insist(self, lane: Lane, attempt: Attempt) -> None:
-        if attempt in lane.line:
+    def _insist(self, lane: Lane, attempt: Attempt, at: float) -> None:
+        """It was not given back in time; a runner that we keep stopped cannot answer, and has its time when it goes on."""
+        if attempt not in lane.line:
+            return
+        if self._now() < at - 0.001:
+            self._loop.call_later(ANSWER_S, self._insist, lane, attempt, at)
+        else:
             self._doom(lane)
 
     def _doom(self, lane: Lane, why: str = "") -> None:
@@ -280,6 +294,16 @@ class Executor:
         if self.desk.doom(lane):
             self._runners[lane.number].stop()
             self.pump()
+
+    def kill(self, runner: Runner, why: str) -> None:
+        """End the runner at once, for what it does now."""
+        lane = runner.lane
+        if lane is not None and lane.line:
+            key = runner.at_work_on
+            self.desk.condemn(next((one for one in lane.line if one.key == key), lane.line[0]), why)
+            self.desk.doom(lane)
+        runner.kill()
+        self.pump()
 
     def leased(self, attempt: Attempt) -> None:
         """Its lease was renewed: its runner is told, which ends by itself should this process stand still."""
@@ -313,18 +337,30 @@ class Executor:
 
     # Watching the clock.
 
+    def _now(self) -> float:
+        return self._clock.read(self._loop.time())
+
+    def hold(self) -> None:
+        """Whoever enforces limits has stopped all running work: its time stands still."""
+        self._clock.stop(self._loop.time())
+
+    def go_on(self) -> None:
+        """It runs again."""
+        self._clock.go(self._loop.time())
+        self._watch()
+
     def _watch(self) -> None:
         at = self.desk.next_check()
-        if at is None or (self._check is not None and self._check_at <= at):
+        if at is None or self._clock.stopped or (self._check is not None and self._check_at <= at):
             return
         if self._check is not None:
             self._check.cancel()
         self._check_at = at
-        self._check = self._loop.call_at(at + 0.001, self._look)
+        self._check = self._loop.call_later(at - self._now() + 0.001, self._look)
 
     def _look(self) -> None:
         self._check = None
-        now = self._loop.time()
+        now = self._now()
         for lane in self.desk.overdue(now):
             self._doom(lane, TIMEOUT)
         for lane in self.desk.stuck(now):

@@ -20,6 +20,7 @@ from node.leaser import Leaser
 from schemas import limits, subjects
 from schemas.codec import Decoder, encode
 from schemas.device import DeviceCapabilities
+from schemas.enforced import Enforced
 from schemas.errors import BadInput, FogError, NoResponders, Refused, Unreachable
 from schemas.logs import fields
 from schemas.membership import AllReport, Heartbeat, Held, Register, Registered
@@ -59,6 +60,7 @@ class Member:
         self._capabilities = capabilities
         self._look, self._look_again_s = look, look_again_s
         self._on_registered = on_registered
+        self.enforced: Callable[[], Enforced] = Enforced
         self.leaser: Leaser | None = None  # while it wants leases, beats ask for them
         self._beats = Beats()
         self._interval_s = limits.HEARTBEAT_S
@@ -237,6 +239,7 @@ class Member:
             bad_messages=context.bad_messages + context.outbox_spoilt,
             outbox=context.outbox,
             outbox_since=context.outbox_since,
+            enforced=self._beats.changed(self.enforced(), state_full),
         )
 
     def _beat_by_itself(self) -> None:

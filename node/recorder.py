@@ -9,7 +9,16 @@ from node.blobs import Blobs, apart, inline, inputs_of, is_small
 from node.context import Context
 from node.core.attempts import Attempt
 from node.core.desk import Desk
-from node.core.endings import CANCELLED, DROPPED, TIMEOUT, Done, Ending, outcome_of, result_of
+from node.core.endings import (
+    CANCELLED,
+    DROPPED,
+    MEMORY_EXCEEDED,
+    TIMEOUT,
+    Done,
+    Ending,
+    outcome_of,
+    result_of,
+)
 from node.core.letters import fitted_outcome, fitted_result, is_late, late
 from node.outbox import HEADERS_ROOM, Outbox
 from node.outputs import Outputs
@@ -91,8 +100,10 @@ class Recorder:
 
     def failed(self, attempt: Attempt, message: Failed) -> None:
         """A failed attempt. With arguments that do not fit, no other node can do better."""
-        word = "arguments" if message.arguments else "failed"
-        self._end(attempt, Ending(OutcomeKind.FAILED, word, message.error, True))
+        word, error = "arguments" if message.arguments else "failed", message.error
+        if message.memory:
+            word, error = "memory", f"{MEMORY_EXCEEDED}\n{error}"
+        self._end(attempt, Ending(OutcomeKind.FAILED, word, error, True))
 
     def died(self, attempt: Attempt, how: str, began: bool) -> None:
         """A failed attempt: a task that kills its runner must not be tried for ever. A runner that ended before the task
@@ -101,10 +112,13 @@ class Recorder:
         self._end(attempt, Ending(OutcomeKind.FAILED, word, how, began))
 
     def stopped(self, attempt: Attempt, why: str, began: bool) -> None:
-        """By its timeout: failed. Cancelled: the coordinator records it. Dropped: it lives elsewhere. Else returned."""
+        """By its timeout, or for the memory it took: failed. Cancelled: the coordinator records it. Dropped: it lives
+        elsewhere. Else returned."""
         if why == TIMEOUT:
             error = f"stopped after its timeout of {attempt.task.timeout_s:g} s"
             self._end(attempt, Ending(OutcomeKind.FAILED, "timeout", error, began))
+        elif why.startswith(MEMORY_EXCEEDED):
+            self._end(attempt, Ending(OutcomeKind.FAILED, "memory", why, began))
         elif why == CANCELLED:
             self.cancelled(attempt)
         elif why == DROPPED:

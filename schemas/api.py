@@ -23,6 +23,7 @@ from msgspec import Meta, Struct
 
 from schemas import limits
 from schemas.device import DeviceCapabilities, DeviceState, FunctionOffer
+from schemas.enforced import Enforced
 from schemas.membership import NodeState
 from schemas.names import Id
 from schemas.task import AttemptError, Needs
@@ -263,6 +264,7 @@ class NodeInfo(Struct, frozen=True, omit_defaults=True):
     version: str = ""
     power_mode: str = ""
     harvest_state: str = ""
+    enforced: Enforced = Enforced()
     reserved_for: str = ""
 
 

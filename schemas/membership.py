@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 from schemas import limits
 from schemas.device import DeviceCapabilities, DeviceState, FunctionOffer
+from schemas.enforced import Enforced
 from schemas.names import Id
 
 
@@ -86,6 +87,7 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
     `held`: every attempt here, running or queued. `seen_seq`: the highest FOG_WORK sequence that arrived here, so that
     accounts are only ever repaired for older ones. `leaving`: the daemon is going down by itself. `outbox`: how many results
     and outcomes it keeps that the broker has not taken yet, the oldest made at `outbox_since` (seconds since 1970).
+    `enforced`: how it holds work to limits; None: as said before.
     """
 
     node: Id
@@ -106,6 +108,7 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
     bad_messages: int = 0
     outbox: Annotated[int, Meta(ge=0)] = 0
     outbox_since: float = 0.0
+    enforced: Enforced | None = None
 
 
 class Renewed(Struct, frozen=True, omit_defaults=True):

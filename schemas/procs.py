@@ -36,7 +36,7 @@ for line in sys.stdin:
     (pids.add if line[0] == "+" else pids.discard)(int(line[1:]))
 for pid in pids:
     try:
-        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        os.kill(pid, getattr(signal, sys.argv[1], signal.SIGTERM))
     except OSError:
         pass
 """
@@ -85,13 +85,14 @@ def spawn(
 
 
 class Guard:
-    """Kills the pids it was given once this process is gone. Its process starts with the first pid."""
+    """Signals the pids it was given once this process is gone. Its process starts with the first pid."""
 
-    def __init__(self) -> None:
+    def __init__(self, signal_name: str = "SIGKILL") -> None:
+        self._signal_name = signal_name
         self._process: subprocess.Popen[str] | None = None
 
     def add(self, pid: int) -> None:
-        """Kill `pid` when this process ends."""
+        """Signal `pid` when this process ends."""
         self._tell(f"+{pid}\n")
 
     def remove(self, pid: int) -> None:
@@ -101,7 +102,7 @@ class Guard:
 
     def _tell(self, line: str) -> None:
         if self._process is None or self._process.poll() is not None:
-            argv = [sys.executable, "-I", "-S", "-c", _GUARD]
+            argv = [sys.executable, "-I", "-S", "-c", _GUARD, self._signal_name]
             self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, text=True, start_new_session=True)
         assert self._process.stdin is not None
         self._process.stdin.write(line)
@@ -128,6 +129,17 @@ def die_with_parent() -> None:
             os._exit(137)
     else:
         threading.Thread(target=_exit_after, args=(parent,), name="parent-watch", daemon=True).start()
+
+
+def wake_with_parent() -> None:
+    """From now on, should this process be stopped (SIGSTOP) when its parent dies, it is continued: so that it can see that.
+
+    On Linux, by the kernel. Elsewhere whoever stops it has to give it to a `Guard` of SIGCONT.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGCONT, 0, 0, 0)
 
 
 def _exit_after(parent: int) -> None:

@@ -207,7 +207,7 @@ class AttemptError(Struct, frozen=True, gc=False, omit_defaults=True):
     attempt: int
     at: float
     error: str
-    kind: str = "failed"  # failed, returned, refused, lost, timeout, died (with its runner), arguments (do not fit)
+    kind: str = "failed"  # failed, returned, refused, lost, timeout, memory, died (with its runner), arguments
     exit_code: int | None = None  # of a command
 
 

@@ -10,6 +10,7 @@ from client import show
 from client.commands import common
 from client.fleet import Fleet
 from schemas.api import NodeInfo, NodeRow
+from schemas.enforced import in_words
 from schemas.membership import NodeState
 
 
@@ -98,6 +99,9 @@ async def _info(fleet: Fleet, args: argparse.Namespace) -> int:
     ])  # fmt: skip
     for reason in info.fit_reasons:
         print(f"note: {reason}")
+    print("\nlimits in force")
+    for what, how in in_words(info.enforced):
+        print(f"  {what:<10} {how}")
     _show_score(info)
     _show_signals("what it is", info.capabilities)
     _show_signals("how it is now", info.state)

@@ -179,6 +179,8 @@ def _said(node: NodeView, b: Heartbeat) -> None:
     node.self_draining = b.draining
     node.bad_messages = b.bad_messages
     node.outbox, node.outbox_since = b.outbox, b.outbox_since
+    if b.enforced is not None:
+        node.enforced = b.enforced
     if b.power_mode:
         node.power_mode = b.power_mode
     if b.harvest_state:

@@ -16,7 +16,7 @@ from schemas import limits
 from schemas.chunks import Span
 from schemas.task import History, MapHead
 
-KILLS = ("died", "timeout")  # of `AttemptError.kind`
+KILLS = ("died", "timeout", "memory")  # of `AttemptError.kind`
 
 
 def cut(span: Span, number: int) -> tuple[Span, ...]:

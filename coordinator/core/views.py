@@ -150,6 +150,7 @@ def node_info(state: Coordinator, node_id: str, now: float) -> api.NodeInfo | No
         version=record.version,
         power_mode=node.power_mode,
         harvest_state=node.harvest_state,
+        enforced=node.enforced,
         reserved_for=node.reserved[0].function or node.reserved[0].kind if node.reserved else "",
     )
 

@@ -6,6 +6,7 @@ from msgspec import UNSET
 from msgspec.structs import fields
 
 from schemas.device import DeviceState
+from schemas.enforced import Enforced
 
 UNCHANGED = DeviceState()
 JITTER = 0.1  # of the interval, both ways: a fleet that was started together must not beat together
@@ -16,6 +17,7 @@ class Beats:
 
     def __init__(self) -> None:
         self.seq = 0
+        self._enforced = Enforced()
         self._said: dict[str, object] = {}
         self._looked: DeviceState | None = None
         self._names = [field.name for field in fields(DeviceState)]
@@ -39,6 +41,13 @@ class Beats:
                 changed[name] = value
                 self._said[name] = value
         return DeviceState(**changed)  # type: ignore[arg-type]
+
+    def changed(self, enforced: Enforced, full: bool) -> Enforced | None:
+        """How work is held to limits, if that was not said before."""
+        if not full and enforced == self._enforced:
+            return None
+        self._enforced = enforced
+        return enforced
 
     def next_seq(self) -> int:
         """The number of the beat that is about to go out."""

@@ -32,7 +32,8 @@ class Desk:
         self.lanes = Lanes(room)
         self.pace = Pace()
         self.recent = Recent()
-        self.paused = False  # nothing more is started
+        self.paused = False  # nothing more is started, for want of room for what it would come to
+        self.suspended = False  # nor while the owner wants the device for himself
         self._queue: list[tuple[tuple[int, float, int], int, Attempt]] = []
         self._pushed = 0
         self._keys = 0
@@ -93,7 +94,7 @@ class Desk:
         Exclusive ones without a lease at `ticks` step aside; `grant` puts them back.
         """
         given: dict[int, tuple[Lane, list[Attempt]]] = {}
-        while self._queue and not self.paused:
+        while self._queue and not self.paused and not self.suspended:
             attempt = self._queue[0][2]
             if attempt.place is not Place.QUEUED:
                 heappop(self._queue)

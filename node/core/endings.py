@@ -11,6 +11,7 @@ from schemas.task import AttemptError, Blob, History, ItemError, MapRun, Outcome
 
 # Why what runs is stopped; any other reason hands it back.
 CANCELLED, DROPPED, TIMEOUT = "cancelled", "dropped", "timeout"
+MEMORY_EXCEEDED = "Memory allocation exceeded"  # operators look for these words (SPEC 8.7)
 LEASE_OVER = "it is exclusive, and its lease ended: the coordinator could not renew it in time"
 
 # An empty Raw is no JSON: msgspec leaves a field out only when it holds the default itself.
@@ -20,7 +21,7 @@ NO_VALUE = Result("", "", ResultState.SUCCEEDED).value
 class Ending(Struct, frozen=True):
     """Why an attempt ended without a result.
 
-    `word` is the error's kind as `AttemptError` has it (failed, died, timeout, returned, refused); `started` whether it
+    `word` is the error's kind as `AttemptError` has it (failed, died, timeout, memory, returned, refused); `started` whether it
     had begun.
     """
 
@@ -31,6 +32,11 @@ class Ending(Struct, frozen=True):
     exit_code: int | None = None
     stdout: str = ""
     stderr: str = ""
+
+
+def exceeded(seen_mb: int, limit_mb: int) -> str:
+    """What is said of an attempt that is stopped since running work takes more memory than this node lets it."""
+    return f"{MEMORY_EXCEEDED}: all that runs here takes {seen_mb} MiB, and {limit_mb} MiB is the limit; this took the most"
 
 
 def cut(error: str) -> str:

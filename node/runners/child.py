@@ -28,6 +28,7 @@ from node.runners.page import Page
 from node.runners.program import run
 from node.runners.work import Stopped, call, call_each, explain, sendable
 from schemas.errors import FogError
+from schemas.procs import wake_with_parent
 from schemas.ticks import ticks
 
 FLUSH_S = 0.01  # answers and output wait no longer than this
@@ -274,7 +275,10 @@ def main() -> None:
     """Run until the daemon is gone or asks to stop."""
     _become_subreaper()
     fds = sys.argv[1].split(",")
-    runner = Runner(socket.socket(fileno=int(fds[0])), Page(int(fds[1])))
+    page = Page(int(fds[1]))
+    wake_with_parent()
+    page.is_up()
+    runner = Runner(socket.socket(fileno=int(fds[0])), page)
     try:
         runner.start(sys.argv[2:])
         runner.work()

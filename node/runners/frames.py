@@ -78,12 +78,16 @@ class Finished(Struct, frozen=True, array_like=True, tag=1):
 
 
 class Failed(Struct, frozen=True, array_like=True, tag=2):
-    """It raised `error` (a traceback's last lines), or could not be called. `arguments`: they do not fit its annotations."""
+    """It raised `error` (a traceback's last lines), or could not be called. `arguments`: they do not fit its annotations.
+
+    `memory`: the system gave it no more.
+    """
 
     key: int
     duration_s: float
     error: str
     arguments: bool = False
+    memory: bool = False
 
 
 class Printed(Struct, frozen=True, array_like=True, tag=3):

@@ -2,7 +2,7 @@
 
 The daemon writes when the runner must end by itself: over their socket it would come too late where the daemon stands still.
 The runner writes which call it began and which it was through with last: answers go in batches, and those that wait are gone
-with a runner that is killed.
+with a runner that is killed. And it writes that it is up: from then on it may be stopped (SIGSTOP) for a while.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 from node.core.last import Last
 
 _UNTIL, _KEY = struct.Struct("=d"), struct.Struct("=q")
-_BEGUN, _THROUGH = 8, 16  # where they lie, each in one piece
+_BEGUN, _THROUGH, _UP = 8, 16, 24  # where they lie, each in one piece
 
 
 def _filled(fd: int) -> int:
@@ -67,6 +67,16 @@ class Page:
         """The runner is through with this one."""
         if self._bytes is not None:
             _KEY.pack_into(self._bytes, _THROUGH, key)
+
+    def is_up(self) -> None:
+        """The runner would go on, were it stopped and its daemon died."""
+        if self._bytes is not None:
+            _KEY.pack_into(self._bytes, _UP, 1)
+
+    @property
+    def up(self) -> bool:
+        """Whether the runner has written that."""
+        return self._bytes is not None and bool(_KEY.unpack_from(self._bytes, _UP)[0])
 
     def last(self) -> Last | None:
         """What the runner did last; None where it cannot tell."""

@@ -15,15 +15,16 @@ IDLE_S = 60.0  # an idle runner is let go after this
 
 
 class Pool:
-    """Hands out runners. `on_message` and `on_gone` get what those say that work on a lane."""
+    """Hands out runners. `on_message` and `on_gone` get what those say that work on a lane; `now` is their work's clock."""
 
     def __init__(
         self,
         modules: tuple[str, ...],
         on_message: Callable[[Runner, FromRunner], None],
         on_gone: Callable[[Runner, str], None],
+        now: Callable[[], float] | None = None,
     ) -> None:
-        self._modules = modules
+        self._modules, self._now = modules, now
         self._on_message, self._on_gone = on_message, on_gone
         self._idle: list[Runner] = []
         self.all: set[Runner] = set()
@@ -32,6 +33,7 @@ class Pool:
         self._empty = asyncio.Event()
         self._empty.set()
         self._first: asyncio.Future[Hello] | None = None
+        self.on_spawn: Callable[[Runner], None] | None = None  # hears of every new one
 
     async def hello(self) -> Hello:
         """Start a runner and return what it offers; its `error` is set when a module cannot be imported."""
@@ -49,9 +51,11 @@ class Pool:
         """An idle runner, or a new one that may still be starting: it can be sent to at once."""
         if self._idle:
             return self._idle.pop()
-        runner = Runner(self._modules, self._message, self._ended)
+        runner = Runner(self._modules, self._message, self._ended, self._now)
         self.all.add(runner)
         self._empty.clear()
+        if self.on_spawn is not None:
+            self.on_spawn(runner)
         return runner
 
     def give_back(self, runner: Runner) -> None:
@@ -69,6 +73,12 @@ class Pool:
             self._idle.pop(0).close()
         wait_s = self._idle[0].idle_since + IDLE_S - now if self._idle else 0.0
         self._reaper = self._loop.call_later(wait_s, self._reap) if self._idle else None
+
+    def shed(self) -> None:
+        """Let go of every idle runner now."""
+        idle, self._idle = self._idle, []
+        for runner in idle:
+            runner.close()
 
     def _message(self, runner: Runner, message: FromRunner) -> None:
         if isinstance(message, Hello):

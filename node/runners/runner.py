@@ -17,6 +17,7 @@ from node.runners import tree
 from node.runners.frames import FRAME_MAX, HEAD, FromRunner, ToRunner, decode_from_runner, frame
 from node.runners.page import Page
 from schemas.procs import how_it_ended
+from schemas.ticks import ticks
 
 log = logging.getLogger("fog.node.runner")
 
@@ -29,13 +30,14 @@ WAIT_S = 0.01  # between two looks for the exit code of a process whose socket h
 
 class Runner:
     """A child process that runs one thing at a time. `lane` is what it works on now; `ready` once it said hello; `last`, once
-    it is gone, what it did last."""
+    it is gone, what it did last. `now` is the clock by which its start may take `START_MAX_S`."""
 
     def __init__(
         self,
         modules: tuple[str, ...],
         on_message: Callable[[Runner, FromRunner], None],
         on_gone: Callable[[Runner, str], None],
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.lane: Lane | None = None
         self.ready = False
@@ -54,7 +56,9 @@ class Runner:
         self.pid = self._process.pid
         self._modules = modules
         self._loop.add_reader(self._sock.fileno(), self._readable)
-        self._starting = self._loop.call_later(START_MAX_S, self._never_ready)
+        self._now = now or self._loop.time
+        self._begun = self._now()
+        self._starting = self._loop.call_later(START_MAX_S, self._is_ready)
 
     def _spawn(self, modules: tuple[str, ...]) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         ours, theirs = socket.socketpair()
@@ -80,7 +84,23 @@ class Runner:
         if error:
             self.kill()
 
-    def _never_ready(self) -> None:
+    @property
+    def holdable(self) -> bool:
+        """Whether it may be stopped (SIGSTOP) for a while: from when its daemon's death continues it, until it ends."""
+        return self._page.up and not self._stopping and not self._gone
+
+    @property
+    def at_work_on(self) -> int:
+        """The key of what it does just now; 0: nothing, or it cannot tell."""
+        last = self._page.last()
+        return last.begun if last is not None and last.begun > last.through else 0
+
+    def _is_ready(self) -> None:
+        """Time that the node kept it stopped is not time to get ready in."""
+        left_s = self._begun + START_MAX_S - self._now()
+        if left_s > 0:
+            self._starting = self._loop.call_later(max(1.0, left_s), self._is_ready)
+            return
         named = f", importing {', '.join(self._modules)}" if self._modules else ""
         self.error = f"the runner did not get ready within {START_MAX_S:g} s{named}"
         self.kill()
@@ -167,6 +187,9 @@ class Runner:
         if self._stopping or self._gone:
             return
         self._stopping = True
+        if self._page.is_over(ticks()):  # stopped over the end of its lease: it must not run for another moment
+            self.kill()
+            return
         tree.ask_to_stop(self.pid)
         self._loop.call_later(GRACE_S, self.kill)
 

@@ -17,7 +17,7 @@ Process = tuple[int, str]  # pid, start mark
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has but one way
 
 
-def _linux_stat(pid: int) -> list[str]:
+def linux_stat(pid: int) -> list[str]:
     """The fields of /proc/<pid>/stat after the name: state, parent, group, session, … (proc(5))."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
@@ -27,7 +27,7 @@ def _linux_stat(pid: int) -> list[str]:
 
 
 def _linux_table() -> dict[int, list[str]]:
-    table = {int(name): _linux_stat(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+    table = {int(name): linux_stat(int(name)) for name in os.listdir("/proc") if name.isdigit()}
     return {pid: stat for pid, stat in table.items() if len(stat) > 19 and stat[0] not in "ZX"}
 
 
@@ -69,7 +69,7 @@ def in_session(session: int) -> list[Process]:
 def _same(process: Process) -> bool:
     if sys.platform != "linux":
         return True
-    stat = _linux_stat(process[0])
+    stat = linux_stat(process[0])
     return len(stat) > 19 and stat[19] == process[1] and stat[0] not in "ZX"
 
 

@@ -58,7 +58,7 @@ def call(job: Call, function: Function, clock: Clock) -> Finished | Failed:
     except Stopped:
         raise
     except BaseException as error:
-        return Failed(job.key, clock() - begun, explain(error))
+        return Failed(job.key, clock() - begun, explain(error), memory=isinstance(error, MemoryError))
     return Finished(job.key, clock() - begun, value, blob)
 
 
@@ -85,7 +85,7 @@ def call_each(job: CallEach, function: Function, clock: Clock) -> Finished | Fai
     except Stopped:
         raise
     except BaseException as error:
-        return Failed(job.key, clock() - begun, explain(error))
+        return Failed(job.key, clock() - begun, explain(error), memory=isinstance(error, MemoryError))
     data, blobs = done
     return Finished(job.key, clock() - begun, data, None, blobs, _cut(errors))
 

@@ -45,6 +45,25 @@ def test_a_child_dies_when_its_parent_is_killed(start: str) -> None:
     until(lambda: gone(pid), what="the child's end")
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        "c = subprocess.Popen([sys.executable, '-c', CODE], stdout=subprocess.PIPE)\nc.stdout.readline()\npid = c.pid",
+        "g = p.Guard('SIGCONT')\npid = subprocess.Popen(SLEEP).pid\ng.add(pid)",
+    ],
+    ids=["wake_with_parent", "guard"],
+)
+def test_a_stopped_child_goes_on_when_its_parent_is_killed(start: str) -> None:
+    code = "import schemas.procs as p, time; p.wake_with_parent(); print(1, flush=True); time.sleep(600)"
+    parent, pid = parent_of_one(f"CODE = {code!r}\n{start}\nos.kill(pid, 19)")
+    child = psutil.Process(pid)
+    with parent:
+        until(lambda: child.status() == psutil.STATUS_STOPPED, what="the child stopped")
+        parent.kill()
+    until(lambda: child.status() == psutil.STATUS_SLEEPING, what="the child going on")
+    child.kill()
+
+
 def test_the_guard_leaves_alone_what_has_ended() -> None:
     parent, pid = parent_of_one("g = p.Guard()\npid = subprocess.Popen(SLEEP).pid\ng.add(pid)\ng.remove(pid)")
     with parent:

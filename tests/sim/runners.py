@@ -131,6 +131,7 @@ class SimPool:
         modules: tuple[str, ...],
         on_message: Callable[[Any, Any], None],
         on_gone: Callable[[Any, str], None],
+        now: Callable[[], float],
     ) -> None:
         self.on_message, self._on_gone = on_message, on_gone
         owner: Any = asyncio.get_running_loop()
