@@ -14,20 +14,17 @@ LOOK = "`fog dead` lists them; `fog dead ID --retry` submits one again, `--drop`
 
 
 def judge(facts: Facts) -> Iterator[Finding]:
-    """Checks ``dead.*``. That tasks were given up is their submitters' matter, not a fault of the fleet."""
+    """Checks ``dead.*``. That tasks were given up is never a problem of the fleet: somebody should look why."""
     stream = (facts.streams or {}).get(streams.DEAD)
-    if stream is None:
+    if stream is None or facts.status is None:  # only the coordinator knows what else lies there
         return
-    count = facts.status.dead_letters if facts.status is not None else stream.messages
+    count = facts.status.dead_letters
     if not count:
         yield ok("dead.letters", "no task was given up")
         return
-    full = max(_used(stream))
     seen = f"{count} {'task was' if count == 1 else 'tasks were'} given up; {_room(stream)}"
-    if full < NEARLY:
-        yield ok("dead.letters", f"{seen}: {LOOK}")
-    else:
-        yield warning("dead.letters", f"{seen}: the oldest letters go as new ones come", LOOK, streams.DEAD)
+    more = ", and the oldest go as new ones come" if max(_used(stream)) >= NEARLY else ""
+    yield warning("dead.letters", seen + more, LOOK, streams.DEAD)
 
 
 def _used(stream: Stream) -> tuple[float, float]:

@@ -214,8 +214,7 @@ ROWS = {
     "unreported": Row(stuck("unreported"), "tasks.unreported!", "stop n1"),
     "unconfirmed": Row(stuck("unconfirmed"), "tasks.unconfirmed!", "broker"),
     "part lost": Row(lambda f: setattr(f, "parts_lost", ("j-0-5-x",)), "tasks.parts!", "--job"),
-    "letters go": Row(lambda f: (status(dead_letters=9)(f), use(streams.DEAD, messages=limits.DEAD_LETTERS)(f)),
-        "dead.letters~", "fog dead"),
+    "given up": Row(status(dead_letters=1), "dead.letters~", "fog dead"),
     "large letters": Row(lambda f: (status(dead_letters=9)(f), use(streams.DEAD, size=limits.DEAD_BYTES)(f)),
         "dead.letters~", "--retry"),
     "refused messages": Row(status(bad={"submit": 2}), "messages.refused~", "fog schema"),
@@ -249,14 +248,17 @@ def test_what_refusals_said_long_ago_and_full_event_streams_are_no_trouble() -> 
     assert said(facts) == ""
 
 
-def test_tasks_that_were_given_up_are_told_and_no_trouble() -> None:
+def test_tasks_that_were_given_up_are_counted_with_the_room_that_their_letters_take() -> None:
     facts = healthy()
     assert [found.seen for found in examine(facts) if found.check == "dead.letters"] == ["no task was given up"]
     status(dead_letters=2)(facts)
     use(streams.DEAD, messages=3, size=5_000)(facts)
-    assert said(facts) == ""
+    assert said(facts) == "dead.letters~"
     [told] = [found.seen for found in examine(facts) if found.check == "dead.letters"]
-    assert "2 tasks were given up; their letters take 5 kB, 0% of the room in FOG_DEAD" in told
+    assert told == "2 tasks were given up; their letters take 5 kB, 0% of the room in FOG_DEAD"
+    use(streams.DEAD, messages=limits.DEAD_LETTERS)(facts)
+    [told] = [found.seen for found in examine(facts) if found.check == "dead.letters"]
+    assert told.endswith("100% of the room in FOG_DEAD, and the oldest go as new ones come")
 
 
 def test_what_waits_for_its_time_only_is_no_trouble() -> None:

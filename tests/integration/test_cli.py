@@ -132,6 +132,7 @@ def test_what_was_given_up_is_listed_and_shown_with_every_error_and_submitted_ag
     assert row["reason"].startswith("failed after 2 attempts")
     assert task in fleet.fog("dead").stdout
     assert "fog dead" in fleet.fog("status").stdout
+    assert "given up; their letters take" in fleet.fog("doctor").stdout
     assert f"fog dead {task}" in fleet.fog("task", task).stdout
     told = fleet.json("dead", task)
     assert [(e["attempt"], e["kind"]) for e in told["errors"]] == [(1, "died"), (2, "died")]

@@ -16,8 +16,8 @@ from msgspec import structs
 
 from client.api import Api as ClientApi
 from coordinator import acting as acting_module
+from coordinator import dead, takeover
 from coordinator import lease as lease_module
-from coordinator import takeover
 from coordinator.acting import TURN_MAX, Acting
 from coordinator.bodies import HELD_BYTES, LOOSE_BYTES, Bodies
 from coordinator.broker import Broker
@@ -311,6 +311,22 @@ async def test_a_letter_too_large_for_the_broker_keeps_the_task_and_the_beginnin
     assert result is not None
     assert result.errors == errors
     assert result.dead_letter
+
+
+async def test_when_there_is_no_more_room_the_oldest_letters_go_and_so_may_the_mark(terms: Terms) -> None:
+    made, _ = await terms.start(1)
+    await eventually(lambda: _has_mark(terms, 1), what="the mark")
+    info = await jetstream.stream_info(terms.bus, streams.DEAD)
+    await jetstream.call(terms.bus, f"STREAM.UPDATE.{streams.DEAD}", {**info["config"], "max_msgs": 4})
+    for i in range(8):
+        made.bodies.hold(f"t{i}", encode(task_of(f"t{i}")))
+        end = act.Conclude(f"t{i}", ME, ResultState.FAILED, "given up", letter=ev.Source("outcomes", 1), at=1.0)
+        made.outbound.do([end], 0.0)
+        await eventually(partial(_has_result, terms, f"t{i}"), what="its result")
+    kept = await jetstream.subjects(terms.bus, streams.DEAD, subjects.dead("*", "*"))
+    assert subjects.dead(ME, "t7") in kept
+    assert subjects.dead(ME, "t0") not in kept
+    assert await dead.count(terms.bus) == len(kept) in (3, 4)
 
 
 async def test_a_task_whose_message_is_gone_ends_without_a_letter(terms: Terms) -> None:
