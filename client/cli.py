@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "nodes": ("nodes", "the nodes"),
     "node-info": ("nodes", "one node: score with its parts, signals with their sources"),
     "drain": ("nodes", "take a node out of service, or back"),
+    "ledger": ("ledger", "tokens earned: balances, and the checking of every one from its events"),
     "functions": ("status", "what the fleet offers"),
     "status": ("status", "the fleet at a glance"),
     "doctor": ("doctor", "what is wrong with the fleet, and what to do about it"),

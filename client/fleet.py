@@ -21,6 +21,7 @@ from client.dead import DeadLetters, DeadRow, Letter
 from client.functions import Functions
 from client.handle import Handle
 from client.jobs import check_job, new_job
+from client.ledger import Ledger
 from client.mapping import Ended, Job, MapItem
 from client.mapping import Mapping as RunningMap
 from client.sources import source_of
@@ -69,6 +70,7 @@ class Fleet:
         self._store = Store(bus)
         self._waiting = Waiting(bus, submitter)
         self._api = Api(bus)
+        self.ledger = Ledger(bus, self._api)
         self._functions = Functions(self._api, bus)
         self._objects = Objects(bus)
         self._dead = DeadLetters(bus, self._store, self._objects)

@@ -26,6 +26,7 @@ from coordinator.core.machine import Coordinator, pump, step
 from coordinator.faults import PUMP, Faults, Key, key_of
 from coordinator.inbound import Bad, Inbound
 from coordinator.lease import Lease
+from coordinator.ledger import Ledger
 from coordinator.outbound import Outbound
 from coordinator.registrar import Registrar
 from coordinator.rollouts import RolloutArea
@@ -50,7 +51,7 @@ TASKS_PENDING_MAX = 20_000  # un-acked TASKS of one priority; the core's windows
 OUTCOMES_PENDING_MAX = 5_000
 OUTCOME_BYTES = 64 << 20  # of outcomes under way, beyond which no more are pulled
 REPORTS_PER_S = 2_000  # of nodes that are asked to report
-AREAS: tuple[type[Area], ...] = (RolloutArea,)  # what the service does beside its tasks
+AREAS: tuple[type[Area], ...] = (RolloutArea, Ledger)  # what the service does beside its tasks
 POISON = "the coordinator cannot handle it: its log says why"
 
 

@@ -11,6 +11,8 @@
 | ``api.task.list`` | `ListRequest` | `TasksReply` |
 | ``api.task.info`` | `TaskRequest` | `TaskInfo` |
 | ``api.task.cancel`` | `CancelRequest` | `Done` |
+| ``api.ledger.accounts`` | `LedgerRequest` | `LedgerReply` |
+| ``api.ledger.correct`` | `CorrectRequest` | `Done` |
 
 A refusal is an `ApiError` with the header ``Nats-Service-Error-Code``.
 """

@@ -76,6 +76,8 @@ API = {  # noun.verb: what is asked, what is answered
     "task.list": ("ListRequest", "TasksReply"),
     "task.info": ("TaskRequest", "TaskInfo"),
     "task.cancel": ("CancelRequest", "Done"),
+    "ledger.accounts": ("LedgerRequest", "LedgerReply"),
+    "ledger.correct": ("CorrectRequest", "Done"),
 }
 REPLIES = {  # channel: the messages that may answer
     "register": ["Registered"],
@@ -142,6 +144,8 @@ def _channels() -> list[tuple[str, str, str, str | Schema, str]]:
             "NodeCommand",
             "a command; answered by NodeAnswer",
         ),
+        ("ledger", "receive", subjects.ledger("{node}"), "Claim", "a device claims tokens (stream FOG_LEDGER, kept)"),
+        ("book", "send", subjects.BOOK_ENTRY, "Entry", "what the coordinator makes of claims (stream FOG_BOOK, kept)"),
         ("all.report", "send", subjects.ALL_REPORT, "AllReport", "a coordinator took the lease: every node beats now"),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -276,7 +276,7 @@ def _asked_for(subject: str, wanted: list[str]) -> bool:
 
 async def read_pages(
     bus: Bus, stream: str, subjects_filter: str, first_seq: int = 1
-) -> AsyncIterator[list[StoredMessage]]:
+) -> AsyncGenerator[list[StoredMessage]]:
     """Every stored message that matches, from `first_seq` on, a page at a time. For reading a queue without a consumer.
 
     Any of several servers may answer, also one that has not stored the newest yet: these are then the leader's to give.

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct
 
-from schemas import api, dead, membership, task
+from schemas import api, dead, ledger, membership, task
 from schemas.event import EVENTS, CloudEvent
 from schemas.names import ID_PATTERN
 
@@ -27,6 +27,7 @@ MESSAGES: tuple[type, ...] = (
     api.Empty, api.ListRequest, api.NodeRequest, api.TaskRequest, api.CancelRequest, api.DrainRequest,
     api.StatusReply, api.FunctionsReply, api.TroubleReply, api.NodesReply, api.NodeInfo, api.TasksReply, api.TaskInfo,
     api.Done, api.ApiError,
+    ledger.Claim, ledger.Entry, ledger.LedgerRequest, ledger.LedgerReply, ledger.CorrectRequest,
 )  # fmt: skip
 # What a field holds that is passed on as it came (`msgspec.Raw`); one that is not listed holds any JSON value.
 CARRIES: dict[tuple[str, str], Any] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas import limits
-from schemas.subjects import ROOT, chunk, outcome, submit
+from schemas.subjects import BOOK_ENTRY, ROOT, chunk, ledger, outcome, submit
 from schemas.task import TaskPriority
 
 TASKS = "FOG_TASKS"
@@ -17,6 +17,8 @@ OUTCOMES = "FOG_OUTCOMES"
 RESULTS = "FOG_RESULTS"
 DEAD = "FOG_DEAD"
 EVENTS = "FOG_EVENTS"
+LEDGER = "FOG_LEDGER"  # `ledger.Claim`, as devices made them
+BOOK = "FOG_BOOK"  # `ledger.Entry`: what the coordinator makes of them
 NODES = "FOG_nodes"
 LEASES = "FOG_leases"
 JOBS = "FOG_jobs"
@@ -37,6 +39,15 @@ _QUEUE: dict[str, Any] = {
     "retention": "workqueue",
     "storage": "file",
     "discard": "new",  # a full queue refuses, it never forgets
+    "allow_direct": True,
+    "duplicate_window": int(limits.DUPLICATE_WINDOW_S * NS),
+}
+
+_KEPT: dict[str, Any] = {  # for good: nothing in it can be deleted or purged through the API
+    "storage": "file",
+    "discard": "new",
+    "deny_delete": True,
+    "deny_purge": True,
     "allow_direct": True,
     "duplicate_window": int(limits.DUPLICATE_WINDOW_S * NS),
 }
@@ -86,6 +97,8 @@ def configurations(replicas: int = 1) -> list[dict[str, Any]]:
             "allow_direct": True,
             "duplicate_window": int(limits.DUPLICATE_WINDOW_S * NS),
         },
+        {"name": LEDGER, "subjects": [ledger("*")], **_KEPT},
+        {"name": BOOK, "subjects": [BOOK_ENTRY], **_KEPT},
         _bucket(NODES),
         _bucket(APPS),
         _bucket(ROLLOUTS),

@@ -78,6 +78,11 @@ def chunk(digest: str) -> str:
     return f"{ROOT}.chunk.{digest}"
 
 
+def ledger(node: str) -> str:
+    """FOG_LEDGER: `ledger.Claim`."""
+    return f"{ROOT}.ledger.{node}"
+
+
 def api(noun: str, verb: str) -> str:
     """Request to the acting coordinator."""
     return f"{ROOT}.api.{noun}.{verb}"
@@ -92,6 +97,7 @@ def submitted_by(subject: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
+BOOK_ENTRY = f"{ROOT}.book.entry"  # FOG_BOOK: `ledger.Entry`
 ALL_REPORT = f"{ROOT}.all.report"
 DISCONNECTS = f"{ROOT}.sys.disconnect"  # the embedded broker maps its $SYS disconnect events here
 
