@@ -36,7 +36,7 @@ def _show(told: Settings, as_json: bool) -> int:
     from node.device import Device
 
     device = Device(overrides=told.device)
-    print(show.as_json(device) if as_json else show.show(device))
+    print(show.as_json(device, told.limits) if as_json else show.show(device, told.limits))
     return 0
 
 

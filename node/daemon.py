@@ -18,6 +18,7 @@ from node.core.desk import Desk
 from node.core.lanes import Room
 from node.device import Device
 from node.enforce.enforcer import Enforcer, usable_cores
+from node.enforce.throttle import PacedObjects, Throttle
 from node.executor import Executor
 from node.identity import Identity
 from node.intake import Intake
@@ -36,7 +37,6 @@ from schemas.limits import NODE_QUEUE_MAX
 from schemas.logs import fields
 from schemas.membership import Held, Offer
 from schemas.names import NODE_CONNECTION
-from schemas.objects import Objects
 from schemas.store import Store
 from schemas.target import Target
 
@@ -106,12 +106,13 @@ class Daemon:
         desk = Desk(Room(room_of.slots, room_of.cores, room_of.memory_mb))
         store = Store(bus)
         context = Context(self._name, bus, store, EventLog(bus, store, f"/fog/node/{self._name}"), room_of)
-        objects = Objects(bus)
+        throttle = Throttle()
+        objects = PacedObjects(bus, throttle)
         blobs = Blobs(objects)
         self._outbox = outbox = Outbox(context, desk, objects, Folder(self._folder / "outbox"), self._on_full)
         recorder = Recorder(context, desk, Outputs(context), blobs, outbox)
         self._executor = executor = Executor(desk, self._settings.imports, recorder)
-        self._enforcer = Enforcer(executor, usable_cores(capabilities.cpu_cores), self._settings.limits)
+        self._enforcer = Enforcer(executor, usable_cores(capabilities.cpu_cores), self._settings.limits, throttle)
         self._context, self._store, self._recorder = context, store, recorder
         try:
             await outbox.open()

@@ -7,18 +7,28 @@ import time
 from enum import Enum
 from typing import Any
 
+from msgspec import to_builtins
+
+from node.core.ceilings import Ceilings
 from node.device import Device
+from node.enforce.enforcer import means
 from node.sensors.overlay import CAPABILITIES, STATE
 from schemas.device import DeviceCapabilities, DeviceState
+from schemas.enforced import in_words
 
 _SETTLE_S = 3.0  # how long a program or resolver that was just asked may take before we print without it
 _BETWEEN_S = 0.15  # a processor's load needs two readings some ticks apart
 
 
-def show(device: Device) -> str:
+def show(device: Device, ceilings: Ceilings) -> str:
     """A table of name, value and source. Takes up to some seconds: slow signals are waited for."""
     what, how = _look(device)
     rows = [("WHAT IT IS", "", ""), *_rows(what, CAPABILITIES), ("", "", ""), ("HOW IT IS", "", ""), *_rows(how, STATE)]
+    rows += [
+        ("", "", ""),
+        ("HOW WORK IS LIMITED", "", ""),
+        *((name, how, "") for name, how in in_words(means(ceilings))),
+    ]
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
     lines = [f"{name:<{wide[0]}}  {value:<{wide[1]}}  {source}".rstrip() for name, value, source in rows]
     if device.pretending:
@@ -26,13 +36,15 @@ def show(device: Device) -> str:
     return "\n".join(lines)
 
 
-def as_json(device: Device) -> str:
-    """The same as one JSON document: ``{pretending: […], capabilities: {name: {value, source | unknown}}, state: {…}}``."""
+def as_json(device: Device, ceilings: Ceilings) -> str:
+    """The same as one JSON document: ``{pretending: […], capabilities: {name: {value, source | unknown}}, state: {…}, limits:
+    {…}}``."""
     what, how = _look(device)
     document = {
         "pretending": device.pretending,
         "capabilities": {name: _entry(what, name) for name in CAPABILITIES},
         "state": {name: _entry(how, name) for name in STATE},
+        "limits": to_builtins(means(ceilings)),
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
 

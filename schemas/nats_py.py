@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import random
 from collections.abc import Callable
@@ -214,26 +215,63 @@ class RawObjects:
             raise Unreachable(f"the object store did not answer: {error}") from None
         return info.mtime is None or _stamp(info.mtime) > since
 
-    async def put(self, name: str, data: bytes) -> None:
-        """Store bytes under a name. Raises Unreachable."""
+    async def put(self, name: str, data: bytes, pace: Callable[[int], None] | None = None) -> None:
+        """Store bytes under a name. `pace` is called on a thread with the size of each piece, and may block. Raises
+        Unreachable."""
         try:
-            await (await self._open()).put(name, data)
+            await (await self._open()).put(name, data if pace is None else _Paced(pace, data))
         except (NatsError, TimeoutError) as error:
             full = "maximum" in str(error)
             stream = f"OBJ_{self._bucket}"
             hint = f"the bucket is full: give it more room (nats stream edit {stream} --max-bytes …)" if full else ""
             raise Unreachable(f"the object store did not take {name}: {error}", hint=hint) from None
 
-    async def get(self, name: str) -> bytes | None:
-        """The bytes of that name, or None."""
+    async def get(self, name: str, pace: Callable[[int], None] | None = None) -> bytes | None:
+        """The bytes of that name, or None. `pace` as of `put`."""
+        into = None
         try:
-            async with asyncio.timeout(OBJECT_TIMEOUT_S):  # nats-py waits for ever for a chunk that is gone
-                found = await (await self._open()).get(name)
+            async with asyncio.timeout(OBJECT_TIMEOUT_S) as limit:  # nats-py waits for ever for a chunk that is gone
+                if pace is not None:
+                    into = _Paced(_going_on(pace, limit))
+                found = await (await self._open()).get(name, writeinto=into)
         except ObjectNotFoundError:
             return None
         except (NatsError, TimeoutError) as error:
             raise Unreachable(f"the object store did not give {name}: {error}") from None
-        return bytes(found.data or b"")
+        return bytes(found.data or b"") if into is None else into.getvalue()
+
+
+class _Paced(io.BytesIO):
+    """Bytes that nats-py moves piece by piece, on a thread since this is a file, at the pace of whoever is called first."""
+
+    def __init__(self, pace: Callable[[int], None], data: bytes = b"") -> None:
+        super().__init__(data)
+        self._pace = pace
+
+    def readinto(self, buffer: Any) -> int:
+        size = super().readinto(buffer)
+        self._pace(size)
+        return size
+
+    def write(self, data: Any) -> int:
+        self._pace(len(data))
+        return super().write(data)
+
+
+def _going_on(pace: Callable[[int], None], limit: asyncio.Timeout) -> Callable[[int], None]:
+    """The pace, which also pushes the time limit on: what moves slowly since it has to is not stuck."""
+    loop = asyncio.get_running_loop()
+
+    def push_on() -> None:
+        if not limit.expired():
+            limit.reschedule(loop.time() + OBJECT_TIMEOUT_S)
+
+    def piece(size: int) -> None:
+        loop.call_soon_threadsafe(push_on)
+        pace(size)
+        loop.call_soon_threadsafe(push_on)
+
+    return piece
 
 
 def _stamp(mtime: str) -> float:

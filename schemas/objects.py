@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 
 from schemas import limits, streams
 from schemas.bus import Bus
 from schemas.errors import FogError
 from schemas.task import Blob
+
+Pace = Callable[[int], None]  # called on a thread with the size of each piece as it moves; may block
 
 REFRESH_S = 86_400.0  # an object older than this is written anew when put again, so that it outlives the new task
 
@@ -36,11 +39,11 @@ class Objects:
     def __init__(self, bus: Bus) -> None:
         self._raw = bus.object_store(streams.ARTIFACTS)
 
-    async def put(self, data: bytes) -> str:
+    async def put(self, data: bytes, pace: Pace | None = None) -> str:
         """Store bytes and return their name. Nothing is sent when they are there (and not about to age out)."""
         ref = ref_of(data)
         if not await self._raw.fresh(ref, time.time() - REFRESH_S):
-            await self._raw.put(ref, data)
+            await (self._raw.put(ref, data, pace) if pace else self._raw.put(ref, data))
         return ref
 
     async def refresh(self, ref: str) -> None:
@@ -48,9 +51,9 @@ class Objects:
         if not await self._raw.fresh(ref, time.time() - REFRESH_S):
             await self._raw.put(ref, await self.get(ref))
 
-    async def get(self, ref: str) -> bytes:
+    async def get(self, ref: str, pace: Pace | None = None) -> bytes:
         """The bytes of that name, checked. Raises ObjectMissing."""
-        data = await self._raw.get(ref)
+        data = await (self._raw.get(ref, pace) if pace else self._raw.get(ref))
         if data is None:
             raise ObjectMissing(ref, f"not in the store (objects are kept for {limits.OBJECT_AGE_S / 86_400:g} days)")
         if ref_of(data) != ref:

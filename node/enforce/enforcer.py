@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
 
-from node.core.ceilings import Ceilings, Limits
+from msgspec import to_builtins
+from msgspec.structs import replace
+
+from node.core.ceilings import Ceilings, advised, lowest
 from node.core.duty import LOOK_S, Duty, Measured, Slice
 from node.core.endings import exceeded
 from node.core.memory import MIB, culprit
 from node.core.usage import Look, all_used_s
 from node.enforce import backstop
 from node.enforce.holding import CAN_HOLD, Holding
+from node.enforce.throttle import Throttle
 from node.enforce.trees import Trees, pss
 from node.executor import Executor
 from node.runners.runner import Runner
+from schemas.advice import Limits
 from schemas.enforced import Enforced
 from schemas.logs import fields
 
@@ -34,11 +38,24 @@ def usable_cores(said: int) -> int:
     return max(1, min(said, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else said))
 
 
-class Enforcer:
-    """One node's. `owner` are the ceilings from its configuration, on a device with so many `cores`."""
+def means(ceilings: Ceilings) -> Enforced:
+    """By which mechanism this device would hold work to these ceilings."""
+    duty = "duty cycle" if CAN_HOLD else "nothing: this system cannot stop processes"
+    return Enforced(
+        cpu="" if ceilings.cpu_percent >= 100 else duty,
+        cpu_percent=ceilings.cpu_percent,
+        memory="" if ceilings.memory_mb is None else "polled",
+        memory_mb=ceilings.memory_mb,
+        bandwidth_mbps=ceilings.bandwidth_mbps,
+    )
 
-    def __init__(self, executor: Executor, cores: int, owner: Ceilings) -> None:
-        self._executor, self._cores, self._owner = executor, cores, owner
+
+class Enforcer:
+    """One node's, on a device with so many `cores`. `owner` are the ceilings from its configuration."""
+
+    def __init__(self, executor: Executor, cores: int, owner: Ceilings, throttle: Throttle) -> None:
+        self._executor, self._cores, self._throttle = executor, cores, throttle
+        self._by = {"owner": owner}
         self._ceilings = owner
         self._suspended = False
         self._trees, self._holding = Trees(), Holding()
@@ -51,7 +68,6 @@ class Enforcer:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self.on_ceilings: Callable[[Ceilings], None] = lambda _: None
         executor.pool.on_spawn = self._spawned
         self._set(owner)
 
@@ -59,16 +75,22 @@ class Enforcer:
 
     @property
     def ceilings(self) -> Ceilings:
-        """Those in force: the owner's, lowered by the latest advice."""
+        """Those in force: of all that were set, the lowest."""
         return self._ceilings
 
     def apply(self, limits: Limits | None) -> None:
-        """Advice says this now (None: nothing), and running work feels it at once. The owner's ceilings count where lower."""
-        lowered = self._owner.lowered(limits)
+        """Advice says this now (None: nothing), and running work feels it at once."""
+        self.cap("advice", None if limits is None else advised(limits))
+
+    def cap(self, by: str, ceilings: Ceilings | None) -> None:
+        """The same for whoever else sets ceilings, by name; those of others stay in force where they are lower."""
+        if ceilings is None:
+            self._by.pop(by, None)
+        else:
+            self._by[by] = ceilings
+        lowered = lowest(self._by.values())
         if lowered != self._ceilings:
-            log.info(
-                "running work is limited", extra=fields(cpu_percent=lowered.cpu_percent, memory_mb=lowered.memory_mb)
-            )
+            log.info("running work is limited", extra=fields(**to_builtins(lowered), because_of=by))
             self._set(lowered)
 
     def suspend(self) -> None:
@@ -92,34 +114,27 @@ class Enforcer:
 
     def report(self) -> Enforced:
         """How work is held to what, and what it uses."""
-        ceilings, share = self._ceilings, self._measured.share
-        runs = self._task is not None
-        return Enforced(
-            cpu=self._cpu_by(),
-            cpu_percent=ceilings.cpu_percent,
-            cpu_measured=round(100 * share, 1) if runs and share is not None else None,
-            processes=sum(map(len, self._looked.values())) if runs else 0,
-            memory="" if ceilings.memory_mb is None else "polled",
-            memory_mb=ceilings.memory_mb,
-            memory_measured_mb=self._memory // MIB if runs and ceilings.memory_mb is not None else None,
-            bandwidth_mbps=ceilings.bandwidth_mbps,
-            suspended=self._suspended,
+        planned = replace(means(self._ceilings), suspended=self._suspended)
+        if self._task is None:
+            return planned
+        share = self._measured.share
+        return replace(
+            planned,
+            cpu_measured=None if share is None else round(100 * share, 1),
+            processes=sum(map(len, self._looked.values())),
+            memory_measured_mb=self._memory // MIB if planned.memory else None,
         )
 
     async def close(self) -> None:
         """Let everything go on, and watch no more: what runs is about to be ended."""
         self._executor.on_busy = None
+        self._throttle.set(None)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
         self._go_on()
 
     # Watching while work runs.
-
-    def _cpu_by(self) -> str:
-        if self._ceilings.cpu_percent >= 100:
-            return ""
-        return "duty cycle" if CAN_HOLD else "nothing: this system cannot stop processes"
 
     def _set(self, ceilings: Ceilings) -> None:
         self._ceilings = ceilings
@@ -131,7 +146,7 @@ class Enforcer:
                 backstop.hold(pid, ceilings.memory_mb)
         self._watch()
         self._wake()
-        self.on_ceilings(ceilings)
+        self._throttle.set(ceilings.bandwidth_mbps)
 
     @property
     def _wanted(self) -> bool:

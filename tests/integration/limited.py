@@ -16,6 +16,7 @@ from node.core.ceilings import Ceilings
 from node.core.desk import Desk
 from node.core.lanes import Room
 from node.enforce.enforcer import Enforcer
+from node.enforce.throttle import Throttle
 from node.executor import Executor
 from node.runners.frames import Failed, Finished, Printed, Progressed
 from schemas.codec import encode
@@ -69,7 +70,7 @@ class Device:
         self.desk = Desk(Room(8, 8.0, 100_000))
         self.sink = Sink(self.desk)
         self.executor = Executor(self.desk, modules, self.sink)
-        self.enforcer = Enforcer(self.executor, CORES, ceilings)
+        self.enforcer = Enforcer(self.executor, CORES, ceilings, Throttle())
         self._placed = 0
 
     def place(self, run: Run, **more: Any) -> str:

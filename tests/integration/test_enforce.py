@@ -15,6 +15,7 @@ import pytest
 
 from node.core.ceilings import Ceilings
 from node.core.endings import CANCELLED, LEASE_OVER, TIMEOUT
+from schemas.advice import Limits
 from schemas.procs import start_mark
 from schemas.task import CommandRun
 from schemas.ticks import ticks
@@ -48,7 +49,7 @@ async def test_a_change_reaches_running_work() -> None:
         d.place(spinning())
         await until(lambda: len(d.processes()) >= 3)
         assert d.enforcer.report().cpu == ""
-        d.enforcer.apply(Limits(2.0, 100_000))
+        d.enforcer.apply(Limits(2.0, 100_000, 1))
         await until(lambda: d.states() == {STOPPED}, 5.0, "stopped for most of the time")
         d.enforcer.apply(None)
         await until(lambda: STOPPED not in d.states(), what="free again")
@@ -66,13 +67,6 @@ async def test_no_limit_and_no_work_cost_nothing() -> None:
         await until(lambda: d.enforcer._task is None, what="watching is over with the work")
 
 
-class Limits:
-    """What advice says."""
-
-    def __init__(self, cpu_percent: float, memory_mb: int) -> None:
-        self.cpu_percent, self.memory_mb = cpu_percent, memory_mb
-
-
 @pytest.mark.parametrize("cpu_percent", [100, 30])
 async def test_suspended_work_stands_still_and_goes_on(cpu_percent: float) -> None:
     """With and without a duty cycle; suspending and resuming twice is once; nothing new is started meanwhile."""
@@ -85,7 +79,7 @@ async def test_suspended_work_stands_still_and_goes_on(cpu_percent: float) -> No
         await until(lambda: d.states() == {STOPPED}, 1.0, "everything stopped")
         waiting = d.call("echo", "[1]")
         _, used = d.seconds()
-        d.enforcer.apply(Limits(50.0, 100_000))  # changes nothing of that
+        d.enforcer.apply(Limits(50.0, 100_000, 1))  # changes nothing of that
         await asyncio.sleep(0.5)  # a time in which a duty cycle would have let it run
         assert d.states() == {STOPPED} and d.seconds()[1] == used
         assert d.sink.began == {"t1"}
@@ -221,7 +215,7 @@ async def test_an_allocation_far_over_the_limit_is_refused_by_the_system() -> No
 
 async def test_a_limit_that_is_lifted_leaves_no_trace_on_the_runners() -> None:
     async with device(Ceilings()) as d:
-        d.enforcer.apply(Limits(100, 100))
+        d.enforcer.apply(Limits(100, 100, 1))
         task = d.call("sleep", "[600]")
         await until(lambda: task in d.sink.began)
         (runner,) = d.executor.pool.all
