@@ -8,8 +8,6 @@ Who signed another one (of the coordinator before us) is given a new one to sign
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import hmac
 import logging
@@ -22,6 +20,7 @@ from schemas import streams
 from schemas.bus import Bus
 from schemas.codec import Decoder, encode
 from schemas.errors import BadInput, Conflict, FogError
+from schemas.keys import is_signed
 from schemas.kv import Kv
 from schemas.logs import fields
 from schemas.membership import NodeRecord, Register, Registered
@@ -84,7 +83,7 @@ class Registrar:
 
     def _check(self, request: Register) -> None:
         said = f"{request.node}:{request.session}:{request.challenge}".encode()
-        if not verify(request.key, said, request.signature):
+        if not is_signed(request.key, said, request.signature):
             raise BadInput("signature", "not made with the key that is named")
 
     def _spawn(self, reply: str) -> None:
@@ -153,16 +152,3 @@ class Registrar:
         """This term is over."""
         for task in self._tasks:
             task.cancel()
-
-
-def verify(key: str, said: bytes, signature: str) -> bool:
-    """Whether `signature` (base64) is `key`'s (a public user nkey) of `said`."""
-    from nacl.exceptions import BadSignatureError
-    from nacl.signing import VerifyKey
-
-    try:
-        raw = base64.b32decode(key + "=" * (-len(key) % 8))  # one byte of kind, 32 of key, two of checksum
-        VerifyKey(raw[1:33]).verify(said, base64.b64decode(signature, validate=True))
-    except (BadSignatureError, binascii.Error, ValueError, TypeError):
-        return False
-    return True

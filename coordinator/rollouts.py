@@ -19,13 +19,13 @@ from coordinator.core.rollouts.phases import TABLE, Trigger
 from coordinator.core.rollouts.state import Rollout, Rollouts
 from coordinator.core.score import trust
 from coordinator.refusal import Refusal
-from coordinator.registrar import verify
 from schemas import limits, streams, subjects
 from schemas import rollout_api as api
 from schemas.artifact import signed_text
 from schemas.bus import Subscription
 from schemas.codec import Decoder, encode
 from schemas.errors import BadInput, Conflict, FogError
+from schemas.keys import is_signed
 from schemas.kv import Kv
 from schemas.logs import fields
 from schemas.membership import NodeState
@@ -289,7 +289,7 @@ def facts_of(node: NodeView) -> Facts:
     cluster = node.record.offer.labels.get("cluster")
     return Facts(
         node.id, node.boot, node.state in (NodeState.ONLINE, NodeState.DRAINING), node.record.capabilities, node.device,
-        node.record.offer.labels, (cluster,) if cluster else (),
+        node.record.offer.labels, node.record.offer.kinds, (cluster,) if cluster else (),
         trust(node.done, node.failed, pretending=node.record.capabilities.pretending).value,
         critical=node.power_mode == CRITICAL,
     )  # fmt: skip
@@ -301,7 +301,7 @@ def check_version(version: AppVersion) -> None:
     check_times(health)
     if isinstance(version.run, Service) and any(len(part) > limits.ERROR_MAX for part in version.run.argv):
         raise BadInput("run.argv", f"an argument is longer than {limits.ERROR_MAX} characters")
-    if not version.key or not verify(
+    if not version.key or not is_signed(
         version.key, signed_text(version.app, version.version, version.artifact), version.signature
     ):
         raise BadInput(

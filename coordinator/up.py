@@ -212,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--port", type=int, metavar="P", help="the broker's port, kept over restarts (default: 4222 if free; -1: any)")
     add("--listen", default=LOOPBACK, metavar="ADDRESS", help="listen there; others need this home's fog.creds")
-    add("--allow", action="append", default=[], choices=["command"], help="a kind of task that local nodes may run")
+    add("--allow", action="append", default=[], choices=["command", "app"], help="a kind that local nodes may run")
     add("--import", action="append", default=[], dest="imports", metavar="MODULE", help="functions for local nodes")
     add("--label", action="append", default=[], metavar="KEY=VALUE", help="a label of the local nodes")
     add("--restart", action="store_true", help="start a child again that dies")

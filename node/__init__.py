@@ -5,7 +5,9 @@ Nothing else is imported here: this package is loaded by every runner and by the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -30,6 +32,18 @@ def function(fn: _F | None = None, /, *, name: str = "") -> _F | Callable[[_F], 
         return fn
 
     return offer if fn is None else offer(fn)
+
+
+def app_path(name: str) -> Path:
+    """The folder of the version of an app (a model, say) that a rollout brought to this device and that is in use now.
+
+    Raises LookupError where there is none. Look again for each call: a rollout may replace it between two.
+    """
+    root = Path(os.environ.get("FOG_APPS", "")) / name
+    try:
+        return root / (root / "current").read_text("utf-8")
+    except OSError:
+        raise LookupError(f"no rollout has brought {name} to this device") from None
 
 
 def progress(fraction: float, text: str = "") -> None:

@@ -21,7 +21,7 @@ from schemas.usage import Parser
 
 ENV = "FOG_NODE_"
 DEVICE_ENV = "FOG_NODE_DEVICE_"
-KINDS_TO_ALLOW = ("command",)
+KINDS_TO_ALLOW = ("command", "app")  # app: services that rollouts bring
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports": "import"}):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from node.apps.fetch import Fetcher
+from node.apps.keeper import Apps
 from node.blobs import Blobs
 from node.config import Settings
 from node.context import Context
@@ -64,8 +66,10 @@ class Daemon:
         self._name, self._settings, self._target = name, settings, target
         self._identity, self._folder = Identity(folder), folder
         self._make_device, self._device = make_device, make_device()
+        self._apps = Apps(folder / "apps", services="app" in settings.allow)
         self._stop = asyncio.Event()
         self._parts_ready = False
+        self._reading: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Join and work until SIGTERM or SIGINT, then leave in order. Raises FogError when it cannot work at all."""
@@ -73,6 +77,13 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError):  # Windows
                 loop.add_signal_handler(number, self._stop.set)
+        await self._apps.open()  # what ran runs again, whether or not a broker can be reached
+        try:
+            await self._join()
+        finally:
+            await self._apps.close()
+
+    async def _join(self) -> None:
         connecting = asyncio.create_task(
             Bus.connect(
                 self._target, name=NODE_CONNECTION + self._name, on_lost=self._on_lost, on_back=self._on_back, wait=True
@@ -131,6 +142,8 @@ class Daemon:
             self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
             self._intake = Intake(context, desk, executor, recorder, blobs, self._leaser.arrived)
             self._registered = asyncio.Event()
+            orders.on_assignment = self._apps.on_assignment
+            self._apps.attach(context, lambda disk: Fetcher(bus, disk))
             await orders.start()
             await member.start()
             self._parts_ready = True
@@ -188,6 +201,20 @@ class Daemon:
         for one in gone:
             self._orders.drop(one.task, one.placement)
         self._registered.set()
+        reading = asyncio.get_running_loop().create_task(self._read_assigned())
+        self._reading, old = reading, self._reading
+        if old is not None:
+            old.cancel()
+
+    async def _read_assigned(self) -> None:
+        """What rollouts told this device while it was away; tried until it is read."""
+        while True:
+            try:
+                await self._apps.read_assigned()
+                return
+            except FogError as error:
+                log.warning("cannot read what rollouts told this device yet", extra=fields(error=error.message))
+                await asyncio.sleep(2.0)
 
     def _on_lost(self) -> None:
         log.warning("the broker is gone", extra=fields(url=self._target.shown))

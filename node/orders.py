@@ -41,6 +41,7 @@ class Orders:
         self._beat, self._on_term = beat, on_term
         self._subscription: Subscription | None = None
         self._drain: asyncio.TimerHandle | None = None
+        self.on_assignment: Callable[[bytes], None] | None = None  # what rollouts tell this device; raises BadInput
         self._verbs: dict[str, Callable[[NodeCommand], NodeAnswer]] = {
             "probe": self._probe,
             "report": self._report,
@@ -58,6 +59,9 @@ class Orders:
     def _on_message(self, subject: str, reply: str, data: bytes, _headers: bytes) -> None:
         verb = subjects.tail(subject, 1)[-1]
         try:
+            if verb == "app" and self.on_assignment is not None:
+                self.on_assignment(data)  # fenced by its order, not by the term
+                return
             answer = self._carry_out(verb, data)
         except BadInput as error:
             self._context.note_bad(f"command {verb:.40}", error)

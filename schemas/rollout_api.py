@@ -131,6 +131,7 @@ class DeviceRow(Struct, frozen=True, omit_defaults=True):
     running: str = ""
     good: str = ""
     got_bytes: int = 0
+    reused_bytes: int = 0
     figures: AppFigures = AppFigures()
 
 

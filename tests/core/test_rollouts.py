@@ -11,7 +11,7 @@ from coordinator.core.rollouts import events
 from coordinator.core.rollouts.fit import judge
 from coordinator.core.rollouts.phases import ENDS_AS, TABLE, Trigger
 from schemas.device import DeviceType, NetworkQuality, ThermalState
-from schemas.rollout import AppNeeds
+from schemas.rollout import AppNeeds, AppVersion, Service
 from schemas.rollout_state import ENDED, RolloutPhase, Stage
 from tests.core.rollout_world import Player, World, facts_of, version_of
 
@@ -299,6 +299,10 @@ def test_every_phase_but_an_end_has_a_way_on_and_every_return_an_end() -> None:
     assert returns == set(ENDS_AS)
 
 
+def needing(**needs: object) -> AppVersion:
+    return structs.replace(version_of("v1"), needs=AppNeeds(**needs))  # type: ignore[arg-type]
+
+
 NEEDS: list[tuple[dict[str, object], dict[str, object], str]] = [
     ({"cores": 8.0}, {}, "it has 4 cores, 8 are needed"),
     ({"clock_ghz": 2.0}, {}, "its clock is unknown, 2 GHz are needed"),
@@ -315,7 +319,7 @@ NEEDS: list[tuple[dict[str, object], dict[str, object], str]] = [
 
 @pytest.mark.parametrize(("needs", "how", "reason"), NEEDS)
 def test_what_a_device_is_rejects_it(needs: dict[str, object], how: dict[str, object], reason: str) -> None:
-    fit = judge(AppNeeds(**needs), structs.replace(facts_of("n1"), **how))  # type: ignore[arg-type]
+    fit = judge(needing(**needs), structs.replace(facts_of("n1"), **how))  # type: ignore[arg-type]
     assert fit.rejected == (reason,)
 
 
@@ -332,10 +336,16 @@ def test_what_a_device_is_rejects_it(needs: dict[str, object], how: dict[str, ob
 def test_how_a_device_is_now_defers_it(change: dict[str, object], reason: str) -> None:
     facts = facts_of("n1")
     facts = structs.replace(facts, device=structs.replace(facts.device, **change))
-    assert judge(AppNeeds(), facts).deferred == (reason,)
-    assert judge(AppNeeds(), facts).rejected == ()
+    assert judge(needing(), facts).deferred == (reason,)
+    assert judge(needing(), facts).rejected == ()
 
 
 def test_enough_is_enough() -> None:
-    assert judge(AppNeeds(), facts_of("n1", battery=20.0)).now
-    assert judge(AppNeeds(cores=4.0), facts_of("n1")).now
+    assert judge(needing(), facts_of("n1", battery=20.0)).now
+    assert judge(needing(cores=4.0), facts_of("n1")).now
+
+
+def test_a_service_goes_nowhere_without_its_owners_yes() -> None:
+    version = structs.replace(version_of("v1"), run=Service(("serve",)))
+    assert "--allow app" in judge(version, facts_of("n1")).rejected[0]
+    assert judge(version, structs.replace(facts_of("n1"), kinds=("function", "app"))).now

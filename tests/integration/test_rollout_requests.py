@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import signal
 from pathlib import Path
 
 import nkeys
 import pytest
 
-from coordinator.registrar import verify
 from schemas import rollout_api as api
 from schemas.artifact import signed_text
 from schemas.creds import new_seed
 from schemas.errors import Refused
+from schemas.keys import is_signed
 from schemas.rollout import AppNeeds, AppVersion, DataOnly, Health, Strategy
 from schemas.rollout_state import RolloutPhase, Stage
 from schemas.target import Target
@@ -45,7 +46,8 @@ async def test_a_rollout_is_kept_over_the_coordinators_death_and_what_a_device_i
 ) -> None:
     async with stack(target, tmp_path) as fleet:
         await fleet.coordinator()
-        await fleet.node("n1")
+        node = await fleet.node("n1")
+        node.send_signal(signal.SIGSTOP)  # it is told, and does nothing about it yet
         request = api.CreateRequest("r1", signed(), strategy=Strategy(promote=False), by="jo")
         await fleet.api.call("rollout", "create", request, api.RolloutRow)
 
@@ -83,5 +85,5 @@ async def test_what_no_device_should_be_told_is_refused_by_the_name_of_the_field
 
 def test_the_signature_is_over_app_version_and_content() -> None:
     version = signed()
-    assert verify(version.key, signed_text("model", "1.0", DIGEST), version.signature)
-    assert not verify(version.key, signed_text("model", "1.1", DIGEST), version.signature)
+    assert is_signed(version.key, signed_text("model", "1.0", DIGEST), version.signature)
+    assert not is_signed(version.key, signed_text("model", "1.1", DIGEST), version.signature)

@@ -31,7 +31,7 @@ def consider(rollout: Rollout, facts: Facts, now: float) -> None:
         if device is not None:
             rollout.drop(device)
         return
-    fit = judge(spec.version.needs, facts)
+    fit = judge(spec.version, facts)
     stage = Stage.REJECTED if fit.rejected else Stage.DEFERRED if fit.deferred else Stage.WAITING
     reason = "; ".join(fit.rejected or fit.deferred)[: limits.REASON_MAX]
     if device is None:

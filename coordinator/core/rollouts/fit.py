@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from schemas.device import DeviceCapabilities, DeviceState, NetworkQuality, ThermalState
-from schemas.rollout import AppNeeds, Targets
+from schemas.rollout import AppNeeds, AppVersion, DataOnly, Targets
 
+NO_SERVICES = "its owner does not allow services there: `fog node --allow app`"
 HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
 RANK = {quality: rank for rank, quality in enumerate(reversed(NetworkQuality))}  # offline 0 … excellent 4
 
@@ -27,6 +28,7 @@ class Facts(Struct, frozen=True):
     capabilities: DeviceCapabilities
     device: DeviceState
     labels: dict[str, str]
+    kinds: tuple[str, ...] = ()
     clusters: tuple[str, ...] = ()
     trust: float = 0.0
     encrypted: bool = False
@@ -54,9 +56,10 @@ def is_target(targets: Targets, facts: Facts) -> bool:
     )
 
 
-def judge(needs: AppNeeds, facts: Facts) -> Fit:
+def judge(version: AppVersion, facts: Facts) -> Fit:
     """All reasons at once, those that last and those that pass."""
-    return Fit(tuple(_lasting(needs, facts)), tuple(_passing(needs, facts)))
+    own = () if isinstance(version.run, DataOnly) or "app" in facts.kinds else (NO_SERVICES,)
+    return Fit(own + tuple(_lasting(version.needs, facts)), tuple(_passing(version.needs, facts)))
 
 
 def _lasting(needs: AppNeeds, facts: Facts) -> Iterator[str]:

@@ -51,7 +51,7 @@ def _device(state: Rollouts, rollout: Rollout, device: Device) -> api.DeviceRow:
         return api.DeviceRow(device.node, device.stage, device.batch, device.reason)
     return api.DeviceRow(
         device.node, device.stage, device.batch, device.reason or said.reason, said.phase.value, said.running, said.good,
-        said.got_bytes, said.figures,
+        said.got_bytes, said.reused_bytes, said.figures,
     )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def plan(state: Rollouts, ask: api.PlanRequest) -> api.PlanReply:
         facts = state.nodes[name]
         if not is_target(ask.targets, facts):
             continue
-        fit = judge(ask.version.needs, facts)
+        fit = judge(ask.version, facts)
         verdict = "rejected" if fit.rejected else "deferred" if fit.deferred else "yes"
         counts[verdict] += 1
         running = state.reports.get((name, ask.version.app))

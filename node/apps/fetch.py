@@ -1,0 +1,117 @@
+"""Bringing a version to this device: manifest, then the chunks that are not here yet, then the install.
+
+An interrupted fetch goes on with what it has; what another version of the app holds is not asked for again. Nothing is
+believed: the signature is checked first, every chunk against its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from node.apps.disk import Disk, checked
+from schemas import jetstream, streams, subjects
+from schemas.artifact import Chunk, Manifest, check_paths, digest_of, signed_text
+from schemas.bus import Bus
+from schemas.codec import Decoder
+from schemas.errors import BadInput, FogError
+from schemas.keys import is_signed
+from schemas.limits import CHUNK_BYTES
+from schemas.rollout import AppVersion
+
+_manifest = Decoder(Manifest)
+
+
+class Unfit(FogError):
+    """This artifact will never do here: it is not signed, not there, or not what its name says."""
+
+
+class Fetcher:
+    """Fetches artifacts. `chunk_bytes()` is how much may be asked for at a time by the device's advice; `pay(n)` waits until
+    n more bytes fit its bandwidth."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        disk: Disk,
+        chunk_bytes: Callable[[], int] = lambda: 512 * 1024,
+        pay: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
+        self._bus, self._disk, self._chunk_bytes, self._pay = bus, disk, chunk_bytes, pay
+
+    async def fetch(self, version: AppVersion, tell: Callable[[int, int], None]) -> None:
+        """Install the version; `tell(got, reused)` says how many of its bytes are here, and how many were already.
+
+        Raises Unfit when it never can be, another FogError or OSError when trying again may help.
+        """
+        if not is_signed(version.key, signed_text(version.app, version.version, version.artifact), version.signature):
+            raise Unfit("the signature is not that of the key that is named")
+        if self._disk.folder(version).is_dir():
+            tell(version.artifact_bytes, version.artifact_bytes)
+            return
+        manifest = await self._read_manifest(version)
+        chunks = {chunk.digest: chunk for file in manifest.files for chunk in file.chunks}
+        here = await asyncio.to_thread(self._here, version.app, chunks)
+        got = reused = sum(chunks[digest].size for digest in here)
+        tell(got, reused)
+        missing = [chunk for digest, chunk in chunks.items() if digest not in here]
+        while missing:
+            at_once = max(1, self._chunk_bytes() // CHUNK_BYTES)
+            some, missing = missing[:at_once], missing[at_once:]
+            got += await self._get(some)
+            tell(got, reused)
+        await asyncio.to_thread(self._install, version, manifest)
+
+    async def _read_manifest(self, version: AppVersion) -> Manifest:
+        data = await self._one(version.artifact)
+        try:
+            manifest = _manifest(data)
+            check_paths(manifest)
+        except BadInput as error:
+            raise Unfit(f"the artifact's manifest cannot be used: {error.message}") from None
+        return manifest
+
+    async def _one(self, digest: str) -> bytes:
+        found = await jetstream.multi_last(self._bus, streams.CHUNKS, [subjects.chunk(digest)], 30.0)
+        if not found:
+            raise Unfit(f"{digest} is not in the store", hint="apply the rollout again from where its files are")
+        return _right(digest, found[0].data)
+
+    def _here(self, app: str, chunks: dict[str, Chunk]) -> set[str]:
+        """The chunks that are on this device, whole."""
+        here = set()
+        for digest, read in self._disk.sources(app, set(chunks)).items():
+            try:
+                if digest_of(read()) == digest:
+                    here.add(digest)
+            except OSError:
+                continue
+        return here
+
+    async def _get(self, some: list[Chunk]) -> int:
+        if self._pay is not None:
+            await self._pay(sum(chunk.size for chunk in some))
+        wanted = {subjects.chunk(chunk.digest): chunk for chunk in some}
+        came = await jetstream.multi_last(self._bus, streams.CHUNKS, list(wanted), 60.0)
+        got = 0
+        for message in came:
+            chunk = wanted.pop(message.subject, None)
+            if chunk is not None:
+                data = _right(chunk.digest, message.data)
+                await asyncio.to_thread(self._disk.put_chunk, chunk.digest, data)
+                got += len(data)
+        if wanted:
+            raise Unfit(f"{next(iter(wanted.values())).digest} is not in the store")
+        return got
+
+    def _install(self, version: AppVersion, manifest: Manifest) -> None:
+        wanted = {chunk.digest for file in manifest.files for chunk in file.chunks}
+        sources = self._disk.sources(version.app, wanted)
+        self._disk.install(version, manifest, lambda chunk: checked(chunk.digest, sources[chunk.digest]()))
+
+
+def _right(digest: str, data: bytes) -> bytes:
+    try:
+        return checked(digest, data)
+    except BadInput as error:
+        raise Unfit(f"the store holds something else: {error.message}") from None
