@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dead": ("dead", "tasks that were given up: what their attempts said; --retry submits them again"),
     "nodes": ("nodes", "the nodes"),
     "node-info": ("nodes", "one node: score with its parts, signals with their sources"),
+    "clusters": ("clusters", "the clusters: leader, term, members, and why they belong together"),
+    "cluster": ("clusters", "one cluster; or create, pin, grow, dissolve one"),
     "drain": ("nodes", "take a node out of service, or back"),
     "ledger": ("ledger", "tokens earned: balances, and the checking of every one from its events"),
     "functions": ("status", "what the fleet offers"),

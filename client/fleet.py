@@ -16,6 +16,7 @@ from client import resume
 from client.api import Api
 from client.arguments import convert
 from client.chunks import Planner
+from client.clusters import Clusters
 from client.contents import blob_of, file_args
 from client.dead import DeadLetters, DeadRow, Letter
 from client.functions import Functions
@@ -71,6 +72,7 @@ class Fleet:
         self._waiting = Waiting(bus, submitter)
         self._api = Api(bus)
         self.ledger = Ledger(bus, self._api)
+        self.clusters = Clusters(self._api)
         self._functions = Functions(self._api, bus)
         self._objects = Objects(bus)
         self._dead = DeadLetters(bus, self._store, self._objects)

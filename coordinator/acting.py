@@ -19,6 +19,7 @@ from coordinator.api import Api
 from coordinator.areas import Area, Areas, Term
 from coordinator.bodies import Bodies
 from coordinator.clock import Clock
+from coordinator.clusters import ClustersArea
 from coordinator.consumers import Consumers, drop_old_consumers
 from coordinator.core import events as ev
 from coordinator.core.actions import Action
@@ -51,7 +52,7 @@ TASKS_PENDING_MAX = 20_000  # un-acked TASKS of one priority; the core's windows
 OUTCOMES_PENDING_MAX = 5_000
 OUTCOME_BYTES = 64 << 20  # of outcomes under way, beyond which no more are pulled
 REPORTS_PER_S = 2_000  # of nodes that are asked to report
-AREAS: tuple[type[Area], ...] = (RolloutArea, Ledger)  # what the service does beside its tasks
+AREAS: tuple[type[Area], ...] = (ClustersArea, RolloutArea, Ledger)  # what the service does beside its tasks
 POISON = "the coordinator cannot handle it: its log says why"
 
 
@@ -84,7 +85,8 @@ class Acting:
             self._may,
         )
         self.areas = Areas(
-            AREAS, Term(bus, store, self.events, bad, clock, lease.term, name, self._may, self.state.nodes)
+            AREAS,
+            Term(bus, store, self.events, bad, clock, lease.term, name, self._may, self.state.nodes, self._hand_on),
         )
         self.api = Api(bus, self.state, self._hand_on, bad, clock, self.areas.endpoints())
         self.consumers = Consumers(bus, lease.term, self._may, self._holds)

@@ -36,7 +36,15 @@ from schemas.task import Needs, ResultHead, TaskHead
 log = logging.getLogger("fog.api")
 
 AT_ONCE = 200  # requests under way; more are refused with ``busy``
-CODES = {"bad-request": 400, "unknown-task": 404, "unknown-node": 404, "done": 409, "not-ready": 503, "busy": 503}
+CODES = {
+    "bad-request": 400,
+    "unknown-task": 404,
+    "unknown-node": 404,
+    "unknown-cluster": 404,
+    "done": 409,
+    "not-ready": 503,
+    "busy": 503,
+}
 
 
 class Api:

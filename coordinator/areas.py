@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from coordinator.core.events import Event
 from coordinator.core.nodeview import NodeView
 from coordinator.inbound import Bad
 from coordinator.refusal import Refusal
@@ -45,6 +46,7 @@ class Term:
     coordinator: str
     may: Callable[[], bool]  # whether the lease is valid: nothing may be written or commanded otherwise
     nodes: Mapping[str, NodeView]
+    hand_on: Callable[[Event], None]  # tell the tasks' core
 
 
 class Area:

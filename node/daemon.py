@@ -14,6 +14,7 @@ from typing import TypeVar
 from node.apps.fetch import Fetcher
 from node.apps.keeper import Apps
 from node.blobs import Blobs
+from node.clusters import Clusters
 from node.config import Settings
 from node.context import Context
 from node.core.desk import Desk
@@ -138,7 +139,9 @@ class Daemon:
                 self._look_again, self._settings.look_again_s, self._on_registered,
             )  # fmt: skip
             member.enforced = self._enforcer.report
-            self._orders = orders = Orders(context, desk, executor, recorder, member.beat, member.on_term)
+            self._orders = orders = Orders(
+                context, desk, executor, recorder, member.beat, member.on_term, Clusters(context)
+            )
             self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
             self._intake = Intake(context, desk, executor, recorder, blobs, self._leaser.arrived)
             self._registered = asyncio.Event()

@@ -15,6 +15,7 @@ from typing import Any
 from node.core.link import quality
 from node.sensors import memory, temperature
 from node.sensors.cgroup import Cgroup
+from node.sensors.gateway import gateway
 from node.sensors.network import Broker, Metered, network
 from node.sensors.overlay import CAPABILITIES, STATE, configured
 from node.sensors.power import Supplies, power, supplies
@@ -139,6 +140,7 @@ class Device:
             **self._power_and_heat(now),
             **self._network(now),
             **self._link,
+            "network_gateway": self._keep("gateway", now, NETWORK_AGE_S, lambda: gateway(self._tree)),
             "cpu_utilization": self._utilization.look(),
             "ram_available_mb": memory.ram_available(self._tree, self._cgroup),
         }

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from node.clusters import Clusters
 from node.context import Context
 from node.core.attempts import Attempt
 from node.core.desk import Desk
@@ -14,6 +15,7 @@ from node.executor import Executor
 from node.recorder import Recorder
 from schemas import subjects
 from schemas.bus import Subscription
+from schemas.cluster import Membership
 from schemas.codec import Decoder, encode
 from schemas.errors import BadInput
 from schemas.logs import fields
@@ -22,6 +24,7 @@ from schemas.membership import NodeAnswer, NodeCommand
 log = logging.getLogger("fog.node.orders")
 
 _command: Decoder[NodeCommand] = Decoder(NodeCommand)
+_membership: Decoder[Membership] = Decoder(Membership)
 DRAINING = "the node is draining"
 
 
@@ -36,9 +39,10 @@ class Orders:
         recorder: Recorder,
         beat: Callable[[bool], None],
         on_term: Callable[[int], None],
+        clusters: Clusters,
     ) -> None:
         self._context, self._desk, self._executor, self._recorder = context, desk, executor, recorder
-        self._beat, self._on_term = beat, on_term
+        self._beat, self._on_term, self._clusters = beat, on_term, clusters
         self._subscription: Subscription | None = None
         self._drain: asyncio.TimerHandle | None = None
         self.on_assignment: Callable[[bytes], None] | None = None  # what rollouts tell this device; raises BadInput
@@ -71,14 +75,18 @@ class Orders:
 
     def _carry_out(self, verb: str, data: bytes) -> NodeAnswer:
         do = self._verbs.get(verb)
-        if do is None:
-            raise BadInput("verb", f"{verb!r:.60} is none of {', '.join(self._verbs)}")
-        command = _command(data)
+        if do is None and verb != "cluster":
+            raise BadInput("verb", f"{verb!r:.60} is none of {', '.join((*self._verbs, 'cluster'))}")
+        command = _command(data) if do is not None else _membership(data)
         context = self._context
         if command.term < context.term:
             return self._answer(ok=False, error=f"term {command.term} is older than {context.term}, seen here")
         context.term = command.term
         self._on_term(command.term)
+        if isinstance(command, Membership):
+            error = self._clusters.told(command)
+            return self._answer(ok=not error, error=error)
+        assert do is not None
         return do(command)
 
     def _answer(self, ok: bool = True, error: str = "", tasks: tuple[str, ...] = ()) -> NodeAnswer:

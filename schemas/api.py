@@ -14,7 +14,7 @@
 | ``api.ledger.accounts`` | `LedgerRequest` | `LedgerReply` |
 | ``api.ledger.correct`` | `CorrectRequest` | `Done` |
 
-A refusal is an `ApiError` with the header ``Nats-Service-Error-Code``.
+Those of ``api.cluster`` are in `schemas.cluster`. A refusal is an `ApiError` with the header ``Nats-Service-Error-Code``.
 """
 
 from __future__ import annotations

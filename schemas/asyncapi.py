@@ -73,6 +73,12 @@ API = {  # noun.verb: what is asked, what is answered
     "node.list": ("ListRequest", "NodesReply"),
     "node.info": ("NodeRequest", "NodeInfo"),
     "node.drain": ("DrainRequest", "Done"),
+    "cluster.list": ("ListRequest", "ClustersReply"),
+    "cluster.info": ("ClusterRequest", "ClusterRow"),
+    "cluster.create": ("CreateCluster", "Done"),
+    "cluster.pin": ("PinCluster", "Done"),
+    "cluster.grow": ("GrowCluster", "Done"),
+    "cluster.dissolve": ("ClusterRequest", "Done"),
     "task.list": ("ListRequest", "TasksReply"),
     "task.info": ("TaskRequest", "TaskInfo"),
     "task.cancel": ("CancelRequest", "Done"),
@@ -91,7 +97,7 @@ _PARAMETERS = {
     "node": "a node's id",
     "submitter": "the lasting name of who submitted",
     "priority": "1 low, 3 normal, 7 high, 10 critical",
-    "verb": "probe, report, cancel, drain, resume, giveback",
+    "verb": "probe, report, cancel, drain, resume, giveback, cluster",
 }
 
 

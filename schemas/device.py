@@ -100,6 +100,7 @@ class DeviceState(Struct, frozen=True, omit_defaults=True):
     `cpu_utilization` is 0..1 over all cores. `mains` is true for a device that has no battery. `temperature_critical_c` is the
     critical trip that the sensor tells of itself. Latency is the round trip to the broker, goodput what transfers over its
     link reach. `user_idle_s` counts from the last key or pointer movement.
+    `network_gateway` is a mark of the default gateway: equal for devices behind the same one, and telling nothing else.
     `sources` and `unknown` come whole, or not at all when neither changed.
     """
 
@@ -120,6 +121,7 @@ class DeviceState(Struct, frozen=True, omit_defaults=True):
     network_goodput_mbps: Annotated[float, Meta(ge=0, le=1e6)] | UnsetType | None = UNSET
     screen_on: bool | UnsetType | None = UNSET
     user_idle_s: Annotated[float, Meta(ge=0, le=1e9)] | UnsetType | None = UNSET
+    network_gateway: Annotated[str, Meta(max_length=64)] | UnsetType | None = UNSET
     sources: dict[str, str] | UnsetType = UNSET
     unknown: dict[str, str] | UnsetType = UNSET
 

@@ -107,7 +107,31 @@ class AppEvent(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
-EventData = NodeEvent | NodeRegistered | TaskEvent | TaskEnded | CoordinatorEvent | HoldEvent | RolloutEvent | AppEvent
+class ClusterEvent(Struct, frozen=True, omit_defaults=True):
+    """A cluster came, changed or went. `size` counts its members; of many, the first 64 are named."""
+
+    cluster: str
+    size: int = 0
+    joined: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class LeaderEvent(Struct, frozen=True, omit_defaults=True):
+    """A cluster has another leader, under a term that only grows; "" is nobody, as no member can lead now."""
+
+    cluster: str
+    leader: str
+    term: int
+    before: str = ""
+    score: float = 0.0
+    reason: str = ""
+
+
+EventData = (
+    NodeEvent | NodeRegistered | TaskEvent | TaskEnded | CoordinatorEvent | HoldEvent | RolloutEvent | AppEvent
+    | ClusterEvent | LeaderEvent
+)  # fmt: skip
 
 EVENTS: dict[str, tuple[type, str]] = {
     "node.registered": (NodeRegistered, "a node joined, or came back"),
@@ -120,6 +144,10 @@ EVENTS: dict[str, tuple[type, str]] = {
     "node.refused": (NodeEvent, "a registration was refused"),
     "fleet.held-back": (HoldEvent, "many nodes fell silent at once: none is called lost for now"),
     "fleet.hold-ended": (HoldEvent, "silence counts again"),
+    "cluster.formed": (ClusterEvent, "a cluster came to be"),
+    "cluster.changed": (ClusterEvent, "members joined or left a cluster"),
+    "cluster.dissolved": (ClusterEvent, "a cluster is no more"),
+    "cluster.leader-elected": (LeaderEvent, "a cluster has a new leader"),
     "task.queued": (TaskEvent, "a task waits for a free slot"),
     "task.waiting": (TaskEvent, "a task fits no known node, or backs off"),
     "task.assigned": (TaskEvent, "a task was stored in a node's queue"),

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct
 
-from schemas import api, dead, ledger, membership, task
+from schemas import api, cluster, dead, ledger, membership, task
 from schemas.event import EVENTS, CloudEvent
 from schemas.names import ID_PATTERN
 
@@ -28,6 +28,8 @@ MESSAGES: tuple[type, ...] = (
     api.StatusReply, api.FunctionsReply, api.TroubleReply, api.NodesReply, api.NodeInfo, api.TasksReply, api.TaskInfo,
     api.Done, api.ApiError,
     ledger.Claim, ledger.Entry, ledger.LedgerRequest, ledger.LedgerReply, ledger.CorrectRequest,
+    cluster.ClusterRecord, cluster.Leadership, cluster.Membership, cluster.ClusterRequest, cluster.CreateCluster,
+    cluster.PinCluster, cluster.GrowCluster, cluster.ClustersReply, cluster.ClusterRow,
 )  # fmt: skip
 # What a field holds that is passed on as it came (`msgspec.Raw`); one that is not listed holds any JSON value.
 CARRIES: dict[tuple[str, str], Any] = {

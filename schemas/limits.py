@@ -22,6 +22,7 @@ HELD_MAX = 4 * NODE_QUEUE_MAX  # attempts that one heartbeat may list
 OUTBOX_LETTERS = 2 * NODE_QUEUE_MAX  # results and outcomes that a node keeps on disk while it cannot deliver them, and
 OUTBOX_BYTES = 256 << 20  # their size; at either bound it starts nothing more, and what runs is still kept
 CHUNK_ITEMS_MAX = 100_000  # items of one map chunk
+CLUSTER_MADE_MAX = 64  # nodes of a cluster that an operator makes, and the most of whom each is told who its peers are
 
 # Times, in seconds.
 HEARTBEAT_S = 5.0  # between two beats of a node in a small fleet

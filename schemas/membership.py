@@ -34,6 +34,7 @@ class Offer(Struct, frozen=True, omit_defaults=True):
     labels: Annotated[dict[str, str], Meta(max_length=limits.LABELS_MAX)] = {}
     functions: Annotated[tuple[FunctionOffer, ...], Meta(max_length=limits.FUNCTIONS_MAX)] = ()
     kinds: tuple[str, ...] = ("function", "map")  # what may run here; "command" needs the owner's yes
+    cache_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 0  # memory for the cluster's cache
 
 
 class Held(Struct, frozen=True, array_like=True):

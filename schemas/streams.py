@@ -22,6 +22,8 @@ BOOK = "FOG_BOOK"  # `ledger.Entry`: what the coordinator makes of them
 NODES = "FOG_nodes"
 LEASES = "FOG_leases"
 JOBS = "FOG_jobs"
+CLUSTERS = "FOG_clusters"
+AVAILABILITY = "FOG_availability"
 ARTIFACTS = "FOG_artifacts"
 CHUNKS = "FOG_CHUNKS"
 APPS = "FOG_apps"  # `rollout.AppVersion`, under ``<app>.<version>``
@@ -114,6 +116,8 @@ def configurations(replicas: int = 1) -> list[dict[str, Any]]:
             "max_bytes": limits.CHUNKS_BYTES,
             "allow_direct": True,
         },
+        _bucket(CLUSTERS),
+        _bucket(AVAILABILITY),
         _bucket(JOBS, max_age=int(limits.OBJECT_AGE_S * NS)),
         _bucket(LEASES, allow_msg_ttl=True, subject_delete_marker_ttl=LEASE_MARKER_S * NS),
         {

@@ -114,6 +114,7 @@ def task_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("--gpu", action="store_true", default=None, help="it needs a GPU")
     made.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="only on nodes with this label")
     made.add_argument("--node", metavar="ID", help="only on this node")
+    made.add_argument("--cluster", metavar="ID", help="only on nodes of this cluster")
     made.add_argument("--timeout-s", type=float, metavar="S", help="limit of one attempt (default 3600)")
     made.add_argument("--deadline-s", type=float, metavar="S", help="give up when it is not done by then")
     made.add_argument(
@@ -133,7 +134,8 @@ def task_arguments(made: argparse.ArgumentParser) -> None:
 def task_options(args: argparse.Namespace) -> Any:
     """What the user said of those, as `client.submit.TaskOptions`."""
     names = (
-        "priority", "cores", "memory_mb", "gpu", "node", "timeout_s", "deadline_s", "retries", "exclusive", "wait_for_node",
+        "priority", "cores", "memory_mb", "gpu", "node", "cluster", "timeout_s", "deadline_s", "retries", "exclusive",
+        "wait_for_node",
     )  # fmt: skip
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.label:

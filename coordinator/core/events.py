@@ -214,6 +214,13 @@ class DrainAsked(Struct, frozen=True):
     resume: bool = False
 
 
+class Clustered(Struct, frozen=True):
+    """The clusters' area: from now on the node is in these clusters."""
+
+    node: str
+    clusters: frozenset[str]
+
+
 class LinkLost(Struct, frozen=True):
     """Our own broker link went down: nobody is judged until it has been back for a full lease."""
 
@@ -237,5 +244,6 @@ class Tick(Struct, frozen=True):
 Event = (
     TaskArrived | TaskUnreadable | WorkFound | OutcomeArrived | Placed | PlaceFailed | SplitEnded | Concluded
     | LettersFound | LettersAsked | ResultSeen | ResultsAsked | NodeRegistering | NodeStored | NodeConflicted | NodeKnown
-    | Beat | Disconnected | ProbeEnded | CommandEnded | CancelAsked | DrainAsked | LinkLost | LinkBack | TakenOver | Tick
+    | Beat | Disconnected | ProbeEnded | CommandEnded | CancelAsked | DrainAsked | Clustered | LinkLost | LinkBack | TakenOver
+    | Tick
 )  # fmt: skip

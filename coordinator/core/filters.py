@@ -87,9 +87,7 @@ def _labels(c: NeedsClass, n: NodeView) -> str:
 
 
 def _cluster(c: NeedsClass, n: NodeView) -> str:
-    return (
-        f"it is not in cluster {c.cluster}" if c.cluster and n.record.offer.labels.get("cluster") != c.cluster else ""
-    )
+    return f"it is not in cluster {c.cluster}" if c.cluster and c.cluster not in n.clusters else ""
 
 
 def _state(_: NeedsClass, n: NodeView) -> str:

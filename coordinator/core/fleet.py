@@ -8,7 +8,7 @@ from coordinator.core import tune
 from coordinator.core.accounts import reopen
 from coordinator.core.actions import Answer, Command, Emit, StoreNode
 from coordinator.core.drains import ask_to_resume, want_drained
-from coordinator.core.events import Beat, NodeKnown, NodeRegistering, NodeStored
+from coordinator.core.events import Beat, Clustered, NodeKnown, NodeRegistering, NodeStored
 from coordinator.core.exclusive import renew
 from coordinator.core.held import check_held, sort_held
 from coordinator.core.intake import node_changed
@@ -209,6 +209,16 @@ def _stranger(state: Coordinator, node: NodeView | None, b: Heartbeat, now: floa
     if len(state.strangers) > tune.STRANGERS_MAX:
         state.strangers.popitem(last=False)
     out.append(Command(b.node, "report"))
+
+
+def clustered(state: Coordinator, event: Clustered, now: float, out: Out) -> None:
+    """The node is in other clusters, for which tasks may have waited."""
+    node = state.nodes.get(event.node)
+    if node is None or node.clusters == event.clusters:
+        return
+    node.clusters = event.clusters
+    node_changed(state, node)
+    state.aside_left = len(state.aside)
 
 
 def give_up_registrations(state: Coordinator, now: float) -> None:

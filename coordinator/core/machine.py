@@ -93,6 +93,7 @@ HANDLERS: dict[type, Handler] = {
     events.CommandEnded: drains.command_ended,
     events.CancelAsked: ends.cancel_asked,
     events.DrainAsked: drains.drain_asked,
+    events.Clustered: fleet.clustered,
     events.LinkLost: liveness.link_lost,
     events.LinkBack: liveness.link_back,
     events.TakenOver: taken_over,

@@ -38,11 +38,11 @@ class NodeView:
 
     __slots__ = (
         "asleep", "attempts", "backlog_ms", "bad_messages", "bandwidth", "beat_seq", "bit", "blocked", "boot",
-        "clock_ahead_s", "closed_at", "cores", "cores_free", "count", "device", "done", "drain_wanted", "drained",
-        "enforced", "events", "failed", "functions", "gone_at", "harvest_state", "heard_at", "id", "idle", "interval_s",
-        "kinds", "last_beat", "left", "look_again_at", "memory_free", "memory_mb", "missed", "next_due", "orphans", "outbox",
-        "outbox_since", "power", "power_mode", "queue_ms", "record", "reported_at", "reserved", "resume_asked_at",
-        "revision", "self_draining", "slot", "slots", "speed", "state", "thermal", "timed_at", "unacked",
+        "clock_ahead_s", "closed_at", "clusters", "cores", "cores_free", "count", "device", "done", "drain_wanted",
+        "drained", "enforced", "events", "failed", "functions", "gone_at", "harvest_state", "heard_at", "id", "idle",
+        "interval_s", "kinds", "last_beat", "left", "look_again_at", "memory_free", "memory_mb", "missed", "next_due",
+        "orphans", "outbox", "outbox_since", "power", "power_mode", "queue_ms", "record", "reported_at", "reserved",
+        "resume_asked_at", "revision", "self_draining", "slot", "slots", "speed", "state", "thermal", "timed_at", "unacked",
     )  # fmt: skip
 
     def __init__(self, record: NodeRecord, slot: int, interval_s: float) -> None:
@@ -61,6 +61,7 @@ class NodeView:
         self.events = 0
         self.power_mode = self.harvest_state = ""
         self.enforced = Enforced()
+        self.clusters: frozenset[str] = frozenset()  # that it is in, as the clusters' area says
         self.interval_s = interval_s
         self.next_due = self.last_beat = self.reported_at = 0.0
         self.beat_seq = -1

@@ -27,6 +27,7 @@ FIGURES = {
     "map_throughput_ratio": "tasks",
     "heartbeat_cpu_share": "heartbeats",
     "placement_growth_ratio": "placement",
+    "cluster_change_ms": "clusters",
     "node_memory_ratio": "idle",
     "handover_gap_ms": "handover",
     "coordinator_kill_gap_ms": "handover",

@@ -72,7 +72,7 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> tuple[type[Recording], type[Second
 
 def term(nodes: dict[str, Any], bad: Bad) -> Term:
     none = cast(Any, None)
-    return Term(none, none, none, bad, lambda: 0.0, 1, "c1", lambda: True, nodes)
+    return Term(none, none, none, bad, lambda: 0.0, 1, "c1", lambda: True, nodes, lambda event: None)
 
 
 async def test_an_area_hears_of_every_node_first_and_then_of_those_that_change(kinds: Any) -> None:

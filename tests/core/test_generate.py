@@ -11,14 +11,16 @@ import jsonschema
 import msgspec
 import pytest
 
-from schemas import api, asyncapi, generate, subjects
+from schemas import api, asyncapi, cluster, generate, subjects
 from schemas.device import DeviceCapabilities, DeviceState
 from schemas.event import (
     EVENTS,
     AppEvent,
     CloudEvent,
+    ClusterEvent,
     CoordinatorEvent,
     HoldEvent,
+    LeaderEvent,
     NodeEvent,
     NodeRegistered,
     RolloutEvent,
@@ -52,6 +54,8 @@ SAMPLES: dict[type, Any] = {
     HoldEvent: HoldEvent("c1", 7, 4, 10, 1000.0, "4 of 10 nodes fell silent"),
     RolloutEvent: RolloutEvent("r1", "model", "1.2.0", "gated", 1, 4, 1, 2, "1 of 5 failed"),
     AppEvent: AppEvent("n1", "model", "1.2.0", "r1", 3, "not healthy in time"),
+    ClusterEvent: ClusterEvent("c1", 3, ("n1",), reason="n1 joined"),
+    LeaderEvent: LeaderEvent("c1", "n1", 12, "n2", 0.7, "n2 was lost"),
 }
 
 
@@ -228,7 +232,7 @@ def test_every_request_says_what_may_answer_it() -> None:
 
 
 def test_the_documented_calls_are_those_that_the_contract_lists() -> None:
-    listed = re.findall(r"\| ``api\.([a-z.]+)`` \| `(\w+)` \| `(\w+)` \|", api.__doc__ or "")
+    listed = re.findall(r"\| ``api\.([a-z.]+)`` \| `(\w+)` \| `(\w+)` \|", f"{api.__doc__}{cluster.__doc__}")
     assert {call: (asked, answered) for call, asked, answered in listed} == asyncapi.API
 
 

@@ -15,6 +15,7 @@ from node.core.link import quality
 from node.sensors.ask import Ask
 from node.sensors.cgroup import Cgroup
 from node.sensors.chassis import device_type
+from node.sensors.gateway import gateway
 from node.sensors.graphics import graphics
 from node.sensors.network import Broker, Metered, network, network_type
 from node.sensors.power import power, supplies
@@ -266,6 +267,40 @@ def test_the_network_is_the_one_that_leads_to_the_broker(tmp_path: Path, broker:
         assert look["network_metered"].value is False
     else:
         assert "nmcli" in look["network_metered"].reason
+
+
+ARP = "IP address       HW type     Flags       HW address            Mask     Device"
+
+
+def with_gateway(address: str, name: str, *neighbours: tuple[str, str, str]) -> dict[str, str]:
+    by = f"{int.from_bytes(bytes(map(int, address.split('.'))), sys.byteorder):08X}"
+    route = f"Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n{name}\t00000000\t{by}\t0003\t0\t0\t600\t00000000"
+    rows = [f"{ip} 0x1 0x2 {mac} * {dev}" for ip, mac, dev in neighbours]
+    return {"proc/net/route": route, "proc/net/arp": "\n".join([ARP, *rows])}
+
+
+def test_devices_behind_the_same_gateway_have_the_same_mark_which_does_not_tell_its_address(tmp_path: Path) -> None:
+    one = with_gateway("192.168.1.1", "wlan0", ("192.168.1.1", "a0:b1:c2:d3:e4:f5", "wlan0"))
+    other = with_gateway("192.168.1.1", "eth0", ("192.168.1.1", "A0:B1:C2:D3:E4:F5", "eth0"))
+    elsewhere = with_gateway("192.168.1.1", "wlan0", ("192.168.1.1", "a0:b1:c2:d3:e4:f6", "wlan0"))
+    marks = [gateway(plant(tmp_path / str(n), files)).value for n, files in enumerate((one, other, elsewhere))]
+    assert marks[0] == marks[1] != marks[2]
+    assert marks[0] is not None and len(marks[0]) == 8 and "a0" not in marks[0][:2]
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"proc/net/route": ROUTES}, "no default route with a gateway"),
+        (with_gateway("10.0.0.1", "eth0", ("10.0.0.1", "a0:b1:c2:d3:e4:f5", "wlan0")), "does not tell"),
+        (with_gateway("10.0.0.1", "eth0", ("10.0.0.1", "00:00:00:00:00:00", "eth0")), "does not tell"),
+        (with_gateway("10.0.0.1", "eth0", ("10.0.0.1", "02:42:0a:00:00:01", "eth0")), "made up"),
+        ({}, "there is no /proc/net/route"),
+    ],
+)
+def test_a_gateway_that_tells_nothing_of_its_own_is_unknown(tmp_path: Path, files: dict[str, str], reason: str) -> None:
+    read = gateway(plant(tmp_path, files))
+    assert read.value is None and reason in read.reason
 
 
 def test_without_a_route_the_network_is_unknown(tmp_path: Path) -> None:

@@ -40,7 +40,18 @@ class Desk:
 
     async def area(self, number: int) -> Ledger:
         events, name = cast(Any, None), f"c{number}"
-        term = Term(self.bus, self.store, events, self.bad, lambda: self.now, number, name, lambda: True, self.nodes)
+        term = Term(
+            self.bus,
+            self.store,
+            events,
+            self.bad,
+            lambda: self.now,
+            number,
+            name,
+            lambda: True,
+            self.nodes,
+            lambda event: None,
+        )
         made = Ledger(term)
         await made.start()
         self.areas.append(made)

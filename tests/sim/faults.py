@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from schemas import limits
+from schemas.streams import OUTCOMES, RESULTS, TASKS, WORK
 from tests.sim.invariants import FREEZE_BOUND_S, KILL_BOUND_S
 
 
@@ -61,6 +62,14 @@ def plan_of(seed: int) -> Plan:
         skew_s=rng.choice((0.0, 0.5, 3600.0)),
         rates=rates,
     )
+
+
+QUEUES = (
+    TASKS,
+    WORK,
+    OUTCOMES,
+    RESULTS,
+)  # what tasks go through: slow half of the times, however many streams there are
 
 
 class Faults:
@@ -147,7 +156,9 @@ class Faults:
             self.world.broker.start()
 
     def _disk(self) -> None:
-        stream = self.rng.choice(list(self.world.broker.streams.values()))
+        streams = self.world.broker.streams
+        tasks_own = [streams[name] for name in QUEUES if name in streams]
+        stream = self.rng.choice(tasks_own if tasks_own and self.rng.random() < 0.5 else list(streams.values()))
         disk_s = self.rng.choice((0.05, 0.3, 1.5))
         self.world.note("FAULT", f"{stream.name} stores slowly, {disk_s} s")
         stream.disk_s = disk_s

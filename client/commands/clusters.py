@@ -1,0 +1,102 @@
+"""`fog clusters` and `fog cluster`."""
+
+from __future__ import annotations
+
+import argparse
+
+from client import show
+from client.commands import common
+from client.fleet import Fleet
+from schemas.cluster import ClusterRow
+from schemas.errors import BadInput
+
+VERBS = ("show", "create", "pin", "grow", "dissolve")
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    """The parser of each."""
+    if name == "clusters":
+        made = common.parser(name, "The clusters: who leads them, who is in them, and why they belong together.")
+        made.add_argument("--node", default="", metavar="ID", help="only those that this node is in")
+        return made
+    made = common.parser(
+        name,
+        "show ID | create NAME NODE… | create NAME --selector KEY=VALUE | pin ID [--release] | grow ID NODE… | "
+        "grow ID --by N | dissolve ID",
+    )
+    made.add_argument("words", nargs="*", metavar="VERB ID NODE…", help=f"one of {', '.join(VERBS)}, and of whom")
+    made.add_argument(
+        "--selector",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="with create: all nodes that fit, kept up to date (gpu, type, arch, os, tier, or a label)",
+    )
+    made.add_argument("--release", action="store_true", help="with pin: give it back to the rule")
+    made.add_argument("--by", type=int, default=0, metavar="N", help="with grow: the N most similar nodes")
+    return made
+
+
+async def run(name: str, args: argparse.Namespace) -> int:
+    """Run one of them."""
+    async with common.connected(args) as fleet:
+        return await (_clusters if name == "clusters" else _cluster)(fleet, args)
+
+
+async def _clusters(fleet: Fleet, args: argparse.Namespace) -> int:
+    rows = await fleet.clusters.list(node=args.node)
+    if args.json:
+        show.print_json(rows)
+        return 0
+    show.print_table(
+        ("CLUSTER", "KIND", "LEADER", "TERM", "MIN/MAX", "MEMBERS", "WHY TOGETHER"),
+        [_row(row) for row in rows],
+        empty="there is no cluster: they form when nodes join",
+    )
+    return 0
+
+
+def _row(row: ClusterRow) -> tuple[object, ...]:
+    kind = row.kind.value + (", pinned" if row.pinned else "")
+    balance = "" if row.balance is None else f"{row.balance:.2f}"
+    members = ", ".join(member.node for member in row.members)
+    return row.id, kind, row.leader or "none", row.term or "", balance, members, row.why
+
+
+async def _cluster(fleet: Fleet, args: argparse.Namespace) -> int:
+    words = [*args.words, *args.after]
+    verb, cluster, *nodes = words if len(words) >= 2 else ("show", *words, "")
+    if verb not in VERBS or not cluster:
+        raise BadInput("words", "say what to do, and with which cluster", hint=f"fog cluster {'|'.join(VERBS)} ID …")
+    clusters = fleet.clusters
+    if verb == "show":
+        return _show(await clusters.info(cluster), args)
+    if verb == "create":
+        done = await clusters.create(cluster, nodes, common.labels_of(args.selector))
+    elif verb == "pin":
+        done = await clusters.pin(cluster, release=args.release)
+    elif verb == "grow":
+        done = await clusters.grow(cluster, nodes, by=args.by)
+    else:
+        done = await clusters.dissolve(cluster)
+    note = {"cluster": cluster, "note": done.note}
+    show.print_json(note) if args.json else print(f"{cluster}: {done.note}")
+    return 0
+
+
+def _show(row: ClusterRow, args: argparse.Namespace) -> int:
+    if args.json:
+        show.print_json(row)
+        return 0
+    selector = ", ".join(f"{key}={value}" for key, value in row.selector.items())
+    show.print_fields([
+        ("cluster", row.id), ("kind", row.kind.value + (", pinned" if row.pinned else "")), ("selector", selector),
+        ("leader", row.leader or "none"), ("term", row.term), ("why", row.why),
+        ("min/max tasks", "" if row.balance is None else f"{row.balance:.2f}"),
+    ])  # fmt: skip
+    show.print_table(
+        ("MEMBER", "STATE", "SCORE", "TASKS", "CACHE MB"),
+        [(m.node, m.state, f"{m.score:.2f}", m.tasks, m.cache_mb) for m in row.members],
+        empty="no members",
+    )
+    return 0

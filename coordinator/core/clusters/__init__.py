@@ -1,0 +1,1 @@
+"""Clusters: how nodes are grouped, who leads, what operators want. Pure: see machine.py for the way in."""

@@ -1,0 +1,166 @@
+"""Clusters: small groups of similar, near nodes, each with one leader. What is kept of them, and what is said of them.
+
+| where | key or subject | value |
+|---|---|---|
+| KV ``FOG_clusters`` | ``<cluster>`` | `ClusterRecord` |
+| KV ``FOG_clusters`` | ``<cluster>.leader`` | `Leadership`; the revision of that write is the leader's *term* |
+| KV ``FOG_availability`` | ``s<00..63>`` | `Shares` |
+| request ``node.<node>.cluster`` | | `Membership`, answered by `membership.NodeAnswer` |
+
+| subject | request | reply |
+|---|---|---|
+| ``api.cluster.list`` | `ListRequest` | `ClustersReply` |
+| ``api.cluster.info`` | `ClusterRequest` | `ClusterRow` |
+| ``api.cluster.create`` | `CreateCluster` | `Done` |
+| ``api.cluster.pin`` | `PinCluster` | `Done` |
+| ``api.cluster.grow`` | `GrowCluster` | `Done` |
+| ``api.cluster.dissolve`` | `ClusterRequest` | `Done` |
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from schemas import limits
+from schemas.names import Id
+
+
+class ClusterKind(StrEnum):
+    """Where a cluster's members come from."""
+
+    AUTOMATIC = "automatic"  # formed by the rule, and healed by it
+    MADE = "made"  # named by an operator; the rule leaves it alone
+    SELECTOR = "selector"  # every node that fits its selector, beside the node's home
+
+
+class Traits(Struct, frozen=True, order=True, omit_defaults=True):
+    """What a node is grouped by, the most important first. `site` is its gateway's mark; "" is unknown, as for the others.
+
+    `tier` is 1 (low) to 4 (top), `latency` the named quality of its link, `pattern` when it tends to be there.
+    """
+
+    site: str = ""
+    device_type: str = ""
+    tier: int = 0
+    latency: str = ""
+    pattern: str = ""
+
+
+class Seat(Struct, frozen=True, order=True, array_like=True):
+    """A member: ``[traits, node]``, by which members are in order. The traits are those by which it was seated."""
+
+    traits: Traits
+    node: str
+
+
+class ClusterRecord(Struct, frozen=True, omit_defaults=True):
+    """A cluster as it is kept. `pinned`: the rule moves nobody in or out; lost members keep their seat."""
+
+    id: Id
+    kind: ClusterKind
+    seats: tuple[Seat, ...] = ()
+    why: str = ""
+    pinned: bool = False
+    selector: dict[str, str] = {}
+
+
+class Leadership(Struct, frozen=True, omit_defaults=True):
+    """Who leads a cluster, its score (0..1) then, and the coordinator's term in which it was elected. "": nobody can."""
+
+    leader: str
+    score: float = 0.0
+    reason: str = ""
+    elected_under: int = 0
+
+
+class Shares(Struct, frozen=True):
+    """Of each node: the hours that were looked at, and of each hour of the day (UTC) the share online, in 255ths."""
+
+    nodes: dict[str, tuple[int, bytes]] = {}
+
+
+class Peer(Struct, frozen=True, array_like=True):
+    """A member as its peers know it: ``[node, cache_mb]``."""
+
+    node: str
+    cache_mb: int = 0
+
+
+class Membership(Struct, frozen=True, omit_defaults=True):
+    """What a member is told: the coordinator's term, and one cluster that it is in now. `peers` are all members, itself too;
+    without any it is in that cluster no more. Nothing of an older `cluster_term` counts after that."""
+
+    term: int
+    cluster: Id
+    cluster_term: Annotated[int, Meta(ge=0)] = 0
+    version: int = 0
+    leader: str = ""
+    peers: tuple[Peer, ...] = ()
+
+
+# What clients ask on ``api.cluster.<verb>``.
+
+
+class ClusterRequest(Struct, frozen=True):
+    """Which cluster."""
+
+    cluster: Id
+
+
+class CreateCluster(Struct, frozen=True, omit_defaults=True):
+    """Make a cluster of these nodes, which leave their homes for it; or one of all that fit `selector` (``gpu=true``,
+    ``type=laptop``, ``arch=…``, ``os=…``, ``tier=4``, or a label), which keeps itself up to date."""
+
+    cluster: Id
+    nodes: Annotated[tuple[Id, ...], Meta(max_length=limits.CLUSTER_MADE_MAX)] = ()
+    selector: Annotated[dict[str, str], Meta(max_length=limits.LABELS_MAX)] = {}
+
+
+class PinCluster(Struct, frozen=True, omit_defaults=True):
+    """Let nobody be moved in or out by the rule; or `release` it to the rule again."""
+
+    cluster: Id
+    release: bool = False
+
+
+class GrowCluster(Struct, frozen=True, omit_defaults=True):
+    """Bring these nodes in, or the `by` most similar ones; the cluster is pinned from then on."""
+
+    cluster: Id
+    nodes: Annotated[tuple[Id, ...], Meta(max_length=limits.CLUSTER_MADE_MAX)] = ()
+    by: Annotated[int, Meta(ge=0, le=limits.CLUSTER_MADE_MAX)] = 0
+
+
+class MemberRow(Struct, frozen=True, omit_defaults=True):
+    """A member: its state, score (0..1), the tasks that it holds, and the memory that it offers to the cluster's cache."""
+
+    node: str
+    state: str = ""
+    score: float = 0.0
+    tasks: int = 0
+    cache_mb: int = 0
+
+
+class ClusterRow(Struct, frozen=True, omit_defaults=True):
+    """A cluster. `why` says in words what its members have in common; `balance` is min/max tasks of its online members."""
+
+    id: str
+    kind: ClusterKind
+    leader: str = ""
+    term: int = 0
+    members: tuple[MemberRow, ...] = ()
+    why: str = ""
+    pinned: bool = False
+    selector: dict[str, str] = {}
+    balance: float | None = None
+
+
+class ClustersReply(Struct, frozen=True):
+    """A page of clusters, by id. `total` counts all pages."""
+
+    clusters: tuple[ClusterRow, ...]
+    total: int
+    page: int
