@@ -160,7 +160,7 @@ class Away:
 def taking_in(blobs: Any, unfit: list[str]) -> tuple[Intake, Desk]:
     desk = Desk(Room(1, 1.0, 1000))
     offer = SimpleNamespace(functions=())
-    bus = SimpleNamespace(when_back=lambda _fn: None)
+    bus = SimpleNamespace(when_back=lambda _fn: None, max_payload=1 << 20)
     context: Any = SimpleNamespace(node="n1", bus=bus, offer=offer, closed_to="")
     executor: Any = SimpleNamespace(pump=lambda: None)
     recorder: Any = SimpleNamespace(unfit=lambda _a, why: unfit.append(why))
