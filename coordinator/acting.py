@@ -13,6 +13,7 @@ import math
 import random
 from collections import deque
 from functools import partial
+from itertools import pairwise
 
 from coordinator import dead, takeover
 from coordinator.api import Api
@@ -170,6 +171,12 @@ class Acting:
             await dead.read_letters(self._bus, self._hand_on)
         except FogError as error:
             log.warning("dead letters may lie there that should not", extra=fields(error=error.message))
+        for before_s, at_s in pairwise((0.0, *takeover.LATE_S)):
+            await asyncio.sleep(at_s - before_s)
+            try:
+                await takeover.read_late(self._bus, self.inbound, self._hand_on, self._breathe, self._lease.term)
+            except FogError as error:
+                log.info("late work is looked for later", extra=fields(error=error.message))
 
     def _report_spread_s(self) -> float:
         """All nodes beat at once otherwise, and register anew."""

@@ -78,6 +78,7 @@ class Inbound:
         self.outcome_bytes = 0  # of outcomes that were not removed yet, without their tasks' bodies
         self._outcomes: dict[int, int] = {}
         self.fresh_after_seq = 0  # TASKS up to this sequence were stored before we took over
+        self.late_after_seq = 0  # what WORK held up to this sequence was read
         self._task = Decoder(TaskHead)
         self._work = Decoder(Work)
         self._outcome = Decoder(Outcome)

@@ -40,10 +40,23 @@ class CloudEnd(Struct):
     data: _End
 
 
+class _Sent(Struct):
+    """Of a WORK message: the term of who placed it."""
+
+    term: int = 0
+
+
 RESULTS_PAGE = 500
+LATE_S = (
+    5.0,
+    30.0,
+    120.0,
+    600.0,
+)  # after a takeover: when it is looked for what was still on its way to the broker then
 LOOK_BACK = 1_000  # results before the last one whose end was told: ends are told nearly in the order of the results
 SURE_S = 0.75 * limits.DUPLICATE_WINDOW_S  # an event told twice is stored once if its first telling is younger
 _ended = Decoder(CloudEnd)
+_sent = Decoder(_Sent)
 
 
 async def read_everything(
@@ -93,8 +106,36 @@ async def _work(
             if item is not None:
                 feed(item)
                 wanted[subjects.result(item.head.submitter, item.head.id)] = None
+        inbound.late_after_seq = page[-1].seq
         await breathe()
     return list(wanted)
+
+
+async def read_late(
+    bus: Bus, inbound: Inbound, feed: Callable[[Event], None], breathe: Callable[[], Awaitable[None]], term: int
+) -> None:
+    """Feed what earlier terms put into ``_waiting``, as far as the broker stored it after it was read: what a coordinator
+    says before its lease ends may be on its way for longer than that. (Of what lies at a node, the node tells.)"""
+    waiting = subjects.work(subjects.WAITING, "*")
+    async for page in jetstream.read_pages(bus, streams.WORK, waiting, inbound.late_after_seq + 1):
+        late = [item for message in page if _term_of(message) < term and (item := inbound.work(message))]
+        wanted = [subjects.result(item.head.submitter, item.head.id) for item in late]
+        for message in await jetstream.multi_last(bus, streams.RESULTS, wanted):
+            if (head := inbound.result(message)) is not None:
+                feed(ResultSeen(head))
+        for item in late:
+            feed(item)
+        if late:
+            log.info("found work of earlier terms", extra=fields(tasks=len(late)))
+        inbound.late_after_seq = page[-1].seq
+        await breathe()
+
+
+def _term_of(message: jetstream.StoredMessage) -> int:
+    try:
+        return _sent(message.data).term
+    except BadInput:
+        return 0  # looked at as any, and counted as bad
 
 
 async def read_untold(

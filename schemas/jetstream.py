@@ -301,40 +301,64 @@ async def read_all(bus: Bus, stream: str, subjects_filter: str) -> list[StoredMe
 
 async def _batch(bus: Bus, stream: str, body: dict[str, Any], timeout_s: float) -> tuple[list[StoredMessage], int, int]:
     """One batch; how many more the broker has for the same question (it ends a batch by size, without an error); and, of
-    last messages, the sequence up to which the server that answers has stored the stream (0 when it found none)."""
-    found: list[StoredMessage] = []
-    ended: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+    last messages, the sequence up to which the server that answers has stored the stream (0 when it found none).
 
-    def on_message(_subject: str, _reply: str, data: bytes, headers: bytes) -> None:
-        status = status_of(headers)
-        if not status:
-            found.append(
-                StoredMessage(
-                    header(headers, b"Nats-Subject").decode(),
-                    int(header(headers, b"Nats-Sequence") or 0),
-                    data,
-                    header(headers, b"Nats-Time-Stamp").decode(),
-                    headers,
-                )
-            )
-        elif not ended.done():
-            if status in (204, 404):
-                told = [int(header(headers, n) or 0) for n in (b"Nats-Num-Pending", b"Nats-UpTo-Sequence")]
-                ended.set_result((told[0], told[1]))
-            else:
-                words = headers[13:100].split(b"\r")[0].decode(errors="replace")
-                ended.set_exception(StoreRefused(stream, status, words))
-
-    inbox = bus.new_inbox()
-    subscription = await bus.subscribe(inbox, on_message)
+    Where nothing comes for a while the question is put again: a connection that broke took it, or the answer, with it.
+    """
+    quiet_s = AGAIN_S
     try:
-        bus.publish(f"{API}.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
         async with asyncio.timeout(timeout_s):
-            return found, *await ended
+            while True:
+                answer, inbox = _Answer(stream), bus.new_inbox()
+                subscription = await bus.subscribe(inbox, answer.heard)
+                try:
+                    bus.publish(f"{API}.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
+                    if await answer.whole(quiet_s):
+                        return answer.found, *answer.ended.result()
+                finally:
+                    await subscription.close()
+                quiet_s *= 2
     except TimeoutError:
         raise Unreachable(f"reading {stream} took longer than {timeout_s:g} s") from None
-    finally:
-        await subscription.close()
+
+
+class _Answer:
+    """The messages of one batch, as they come in."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self.found: list[StoredMessage] = []
+        self.ended: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+
+    def heard(self, _subject: str, _reply: str, data: bytes, headers: bytes) -> None:
+        status = status_of(headers)
+        if not status:
+            self.found.append(_stored(data, headers))
+        elif not self.ended.done():
+            if status in (204, 404):
+                told = [int(header(headers, n) or 0) for n in (b"Nats-Num-Pending", b"Nats-UpTo-Sequence")]
+                self.ended.set_result((told[0], told[1]))
+            else:
+                words = headers[13:100].split(b"\r")[0].decode(errors="replace")
+                self.ended.set_exception(StoreRefused(self._stream, status, words))
+
+    async def whole(self, quiet_s: float) -> bool:
+        """Whether it came to its end; False once nothing has come for so long."""
+        before = -1
+        while not self.ended.done() and len(self.found) > before:
+            before = len(self.found)
+            await asyncio.wait((self.ended,), timeout=quiet_s)
+        return self.ended.done()
+
+
+def _stored(data: bytes, headers: bytes) -> StoredMessage:
+    return StoredMessage(
+        header(headers, b"Nats-Subject").decode(),
+        int(header(headers, b"Nats-Sequence") or 0),
+        data,
+        header(headers, b"Nats-Time-Stamp").decode(),
+        headers,
+    )
 
 
 def last_seq(info: dict[str, Any]) -> int:

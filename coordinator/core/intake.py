@@ -238,14 +238,17 @@ def _backoff_over(state: Coordinator, task: TaskRecord, now: float, out: Out) ->
 
 
 def work_found(state: Coordinator, event: WorkFound, now: float, out: Out) -> None:
-    """While taking over: a task at its place. The highest placement counts; of two equal ones an outcome does."""
+    """While taking over: a task at its place. The highest placement counts; of two equal ones an outcome does.
+
+    Later it is what a deposed coordinator had on its way into ``_waiting``: of a task that is known here, it goes.
+    """
     head, source = event.head, event.source
     if head.id in state.done:
         out += (Remove(source), Forget(head.id))
         return
     known = state.tasks.get(head.id)
     if known is not None:
-        if known.history.placement >= event.history.placement:
+        if state.term or known.history.placement >= event.history.placement:
             if known.source != source:
                 out.append(Remove(source))
             return

@@ -534,6 +534,21 @@ def test_a_successor_goes_on_from_what_the_streams_hold() -> None:
     assert w.state.nodes["n1"].count == 2
 
 
+def test_what_an_earlier_term_stored_late_goes_where_its_task_is_known_and_is_taken_in_where_it_is_not() -> None:
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    w.submit("t2")
+    w.done("t2")
+    w.removed.clear()
+    assert "remove work 90" in w.feed(found(w, "t1", "_waiting", 7, 90)), "its place is elsewhere"
+    assert "remove work 91" in w.feed(found(w, "t2", "_waiting", 7, 91)), "it is over"
+    w.feed(found(w, "t3", "_waiting", 7, 92, reason="no GPU"))
+    assert w.states() == {"t1": "placed", "t3": "placed"}
+    w.feed(found(w, "t3", "_waiting", 7, 92))
+    assert w.states() == {"t1": "placed", "t3": "placed"}
+
+
 def test_nothing_is_placed_before_the_takeover_is_complete() -> None:
     w = World(term=0)
     w.join("n1")

@@ -13,16 +13,15 @@ from coordinator.core.machine import Coordinator
 from coordinator.core.record import Life
 from node.core.attempts import Attempt
 from schemas import limits, subjects
-from schemas.subjects import WAITING
-from schemas.task import ResultHead, ResultState, Work
+from schemas.task import ResultHead, ResultState
 from tests.sim.streams import Stored, Stream
 
 KILL_BOUND_S = 3.0  # from a kill to its tasks' next placement, where nothing else is wrong
 FREEZE_BOUND_S = 20.0  # the same from a freeze: the announced gap with its grace, and two beats more
 SETTLED_S = 15.0  # a node that was left in peace for so long is at home
+ACTS_S = 12.0  # a lease of others that runs out, a reconnect, a takeover
 QUIET_S = 45.0  # what happened longer ago explains nothing
 _result = msgspec.json.Decoder(ResultHead).decode
-_work = msgspec.json.Decoder(Work).decode
 
 
 class Violation(Exception):
@@ -50,6 +49,7 @@ class Invariants:
         ] = {}  # (node, task) → placement that was cancelled there
         self.node_terms: dict[tuple[str, int], int] = {}
         self.stored_at: dict[int, tuple[str, str]] = {}  # every WORK sequence there ever was → node, task
+        self.acted_at = 0.0  # when a coordinator was last seen to act
         self.ends: dict[str, set[str]] = {}
         self.counts: Counter[str] = Counter()
 
@@ -185,6 +185,16 @@ class Invariants:
 
     # Coordinators.
 
+    def somebody_acts(self) -> None:
+        """Looked at all the time: where the broker and a coordinator were left in peace for so long, one acts."""
+        world, now = self.world, self.world.timeline.now
+        if any(c.acting is not None and c.acting.state.term and c.acting._may() for c in world.coordinators):
+            self.acted_at = now
+        well = [c.name for c in world.coordinators if c.well and self._age_s(c) > ACTS_S]
+        if well and min(world.broker_quiet_s(), now - self.acted_at) > ACTS_S:
+            self.broken("somebody acts", f"nobody does for {ACTS_S} s, though {well[0]} and the broker are well")
+        world.timeline.after(1.0, self.somebody_acts)
+
     def took_over(self, name: str, term: int) -> None:
         if term in self.terms:
             self.broken("one leader a term", f"{name} and {self.terms[term]} both act in {term}")
@@ -279,7 +289,7 @@ class Invariants:
         if wrong := self._letters():
             return wrong
         for stream in world.broker.streams.values():
-            lying = [m.subject for m in stream.messages.values() if stream.queue and not self._of_the_deposed(m)]
+            lying = [m.subject for m in stream.messages.values() if stream.queue]
             if lying:
                 return f"{len(lying)} left in {stream.name}: {', '.join(lying[:5])}"
         states = [c.acting.state for c in world.coordinators if c.acting is not None and c.acting.state.term]
@@ -295,13 +305,6 @@ class Invariants:
                 there = "a" if self._letter(head) else "no"
                 return f"{task} has {there} dead letter: {head.state.value}, {head.reason}, {head.dead_letter}"
         return ""
-
-    def _of_the_deposed(self, message: Stored) -> bool:
-        """What a deposed coordinator had written, and the broker stored only once its successor had read WORK. Of a task that
-        is over, in ``_waiting``, it does no harm and is removed at the next takeover."""
-        if message.key != WAITING or message.subject.rpartition(".")[2] not in self.results:
-            return False
-        return bool(_work(message.data).term < max(self.terms))
 
     def _books(self, state: Coordinator) -> str:
         if state.tasks:

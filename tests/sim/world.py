@@ -220,6 +220,7 @@ class World:
             self.submitting += 1
             timeline.at(plan.start_s + rng.uniform(0, 0.9 * plan.trouble_s), self._submit, number)
         self.faults.plan()
+        self.invariants.somebody_acts()
         timeline.run(plan.trouble_s)
         self.faults.end()
         deadline = timeline.now + (SETTLE_S if plan.tasks else 0.0)
