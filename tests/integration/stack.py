@@ -19,7 +19,7 @@ from client.api import Api
 from schemas import streams, subjects
 from schemas.api import CancelRequest, DrainRequest, Empty, NodeInfo, NodeRequest, StatusReply, TaskInfo, TaskRequest
 from schemas.api import Done as Accepted
-from schemas.bus import Bus
+from schemas.bus import Bus, header
 from schemas.codec import Decoder, encode
 from schemas.creds import Creds, write_creds
 from schemas.jetstream import stream_info
@@ -38,7 +38,8 @@ result_of: Decoder[Result] = Decoder(Result)
 
 class Stack:
     """Starts, kills and asks. `results` holds every result that the broker stored, `events` every event in the order of
-    its coming. `doubled` counts results of tasks that had one already: it must stay empty."""
+    its coming. `doubled` counts results of tasks that had another one: it must stay empty. (Of several servers, one that
+    begins to lead may republish what its predecessor had republished: the same message of the stream.)"""
 
     def __init__(self, bus: Bus, target: Target, folder: Path) -> None:
         self.bus, self.target, self.folder = bus, target, folder
@@ -47,6 +48,7 @@ class Stack:
         self.results: dict[str, Result] = {}
         self.ended: list[str] = []
         self.doubled: Counter[str] = Counter()
+        self._stored_as: dict[str, bytes] = {}
         self.events: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
         write_creds(folder / "fog.creds", Creds(target.url, target.seed))
@@ -102,9 +104,10 @@ class Stack:
         await self.bus.subscribe(subjects.done("*", "*"), self._on_done)
         await self.bus.subscribe(subjects.event("*.*", "*"), self._on_event)
 
-    def _on_done(self, _subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
+    def _on_done(self, _subject: str, _reply: str, data: bytes, headers: bytes) -> None:
         result = result_of(data)
-        if result.task in self.results:
+        seq = header(headers, b"Nats-Sequence")
+        if self._stored_as.setdefault(result.task, seq) != seq:
             self.doubled[result.task] += 1
         self.results[result.task] = result
         self.ended.append(result.task)
