@@ -135,7 +135,11 @@ class ClustersArea(Area):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, Conflict):  # another coordinator acts, and writes
+            log.info("a cluster is no longer ours to write", extra=fields(error=error.message))
+        else:
             log.error("the clusters' area failed at something", exc_info=error)
 
     # Keeping.

@@ -88,7 +88,7 @@ def surroundings(world: Any, log: logging.Handler, slack: float) -> Iterator[Non
         stack.enter_context(replaced(Bus, "connect", classmethod(_connect)))
         stack.enter_context(replaced(node.executor, "Pool", SimPool))
         stack.enter_context(replaced(node.daemon, "Identity", SimIdentity))
-        stack.enter_context(replaced(coordinator.registrar, "verify", lambda *_: True))
+        stack.enter_context(replaced(coordinator.registrar, "is_signed", lambda *_: True))
         stack.enter_context(replaced(coordinator.acting, "gc", NoGc))
         if slack > 1:
             stack.enter_context(replaced(pull, "WATCH_S", pull.WATCH_S * slack))

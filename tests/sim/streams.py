@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from schemas import limits
+from schemas import limits, streams
 from schemas.subjects import ROOT
 
 NO_EXPECTATION = -1
@@ -194,10 +194,10 @@ def all_streams(on_removed: Callable[[Stream, Stored], None]) -> dict[str, Strea
         f"{ROOT}.outcome": Stream("FOG_OUTCOMES", one, on_removed, queue=True),
         f"{ROOT}.dead": Stream("FOG_DEAD", one, on_removed, queue=False),
         f"{ROOT}.result": Stream("FOG_RESULTS", one, on_removed, queue=False, single=True),
-        "$KV.FOG_leases": Stream("KV_FOG_leases", one, on_removed, queue=False),
-        "$KV.FOG_nodes": Stream("KV_FOG_nodes", one, on_removed, queue=False),
-        "$KV.FOG_jobs": Stream("KV_FOG_jobs", one, on_removed, queue=False),
     }
+    for config in streams.configurations(1):
+        if config["name"].startswith("KV_"):
+            made["$KV." + config["name"][3:]] = Stream(config["name"], one, on_removed, queue=False)
     for stream in made.values():
         if not stream.name.startswith("FOG"):
             stream.by_subject = {}
