@@ -19,6 +19,7 @@ from schemas.api import (
     NodeRequest,
     NodeRow,
     NodesReply,
+    SleepRequest,
     StatusReply,
     TaskInfo,
     TaskRequest,
@@ -123,6 +124,10 @@ class Api:
     async def drain(self, node: str, deadline_s: float, resume: bool) -> Done:
         """Take a node out of service, or back."""
         return await self.call("node", "drain", DrainRequest(node, deadline_s, resume), Done)
+
+    async def sleep(self, node: str, for_s: float, wake: bool) -> Done:
+        """Let a node sleep, or wake it."""
+        return await self.call("node", "sleep", SleepRequest(node, for_s, wake), Done)
 
 
 PAGE_SIZE = ListRequest().size

@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "clusters": ("clusters", "the clusters: leader, term, members, and why they belong together"),
     "cluster": ("clusters", "one cluster; or create, pin, grow, dissolve one"),
     "drain": ("nodes", "take a node out of service, or back"),
+    "sleep": ("nodes", "let a node be silent for a while, without work"),
+    "wake": ("nodes", "let a node that sleeps take work again"),
     "ledger": ("ledger", "tokens earned: balances, and the checking of every one from its events"),
     "functions": ("status", "what the fleet offers"),
     "status": ("status", "the fleet at a glance"),

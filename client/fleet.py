@@ -332,6 +332,15 @@ class Fleet:
         """Give a node nothing new and let it finish or hand back by then; with `resume` take it back into service."""
         return await self._api.drain(check_id("node", node), deadline_s, resume)
 
+    async def sleep(self, node: str, for_s: float = 0.0) -> Done:
+        """Let a node announce a sleep of so many seconds (0: as its owner configured): it takes nothing new, hands back what
+        waits, and is not called lost for its silence."""
+        return await self._api.sleep(check_id("node", node), for_s, wake=False)
+
+    async def wake(self, node: str) -> Done:
+        """Let a node that sleeps take work again. One that is suspended does not hear it."""
+        return await self._api.sleep(check_id("node", node), 0.0, wake=True)
+
     async def events(
         self, *, follow: bool = False, since: float | None = None, kind: str = ""
     ) -> AsyncIterator[CloudEvent]:

@@ -70,6 +70,7 @@ class Api:
             "node.list": (api.ListRequest, self._node_list),
             "node.info": (api.NodeRequest, self._node_info),
             "node.drain": (api.DrainRequest, self._node_drain),
+            "node.sleep": (api.SleepRequest, self._node_sleep),
             "task.list": (api.ListRequest, self._task_list),
             "task.info": (api.TaskRequest, self._task_info),
             "task.cancel": (api.CancelRequest, self._task_cancel),
@@ -164,6 +165,12 @@ class Api:
             raise self._unknown_node(request.node)
         self._hand_on(ev.DrainAsked(request.node, request.deadline_s, request.resume))
         return api.Done("taken back into service" if request.resume else "draining")
+
+    async def _node_sleep(self, request: api.SleepRequest) -> Struct:
+        if request.node not in self._state.nodes:
+            raise self._unknown_node(request.node)
+        self._hand_on(ev.SleepAsked(request.node, request.for_s, request.wake))
+        return api.Done("told to wake" if request.wake else "told to sleep")
 
     def _unknown_node(self, node: str) -> Refusal:
         return Refusal("unknown-node", f"there is no node {node}", "`fog nodes` lists them", "node")

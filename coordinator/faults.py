@@ -52,6 +52,6 @@ def key_of(event: ev.Event) -> Key:
             return kind, event.record.node
         case ev.Placed() | ev.PlaceFailed() | ev.SplitEnded() | ev.Concluded() | ev.CancelAsked():
             return kind, event.task
-        case ev.Disconnected() | ev.ProbeEnded() | ev.CommandEnded() | ev.DrainAsked():
+        case ev.Disconnected() | ev.ProbeEnded() | ev.CommandEnded() | ev.DrainAsked() | ev.SleepAsked():
             return kind, event.node
     return kind, ""

@@ -34,9 +34,13 @@ def main(argv: list[str] | None = None) -> int:
 def _show(told: Settings, as_json: bool) -> int:
     from node import show
     from node.device import Device
+    from node.kept import Folder
+    from schemas.home import Home
 
     device = Device(overrides=told.device)
-    print(show.as_json(device, told.limits) if as_json else show.show(device, told.limits))
+    outbox = Folder(Home.find(Path(told.home) if told.home else None).node(node_name(told)) / "outbox")
+    kept = show.Kept(len(outbox.waiting()), outbox.since())
+    print(show.as_json(device, told.limits, kept) if as_json else show.show(device, told.limits, kept))
     return 0
 
 

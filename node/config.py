@@ -28,7 +28,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     """A node's settings; the names are those of the configuration file. None and empty: not said.
 
     `leave_grace_s`: how long running work may go on when the node is stopped. `look_again_s`: what the device is, is read
-    again this often. `device` overrides signals by field name. `limits` are ceilings on what running work uses.
+    again this often. `sleep_s`: the sleep that SIGUSR1 announces. `device` overrides signals by field name. `limits` are
+    ceilings on what running work uses.
     """
 
     name: str = ""
@@ -43,6 +44,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     slots: Annotated[int, Meta(ge=1, le=limits.NODE_QUEUE_MAX)] | None = None
     leave_grace_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     look_again_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 600.0
+    sleep_s: Annotated[float, Meta(gt=0, le=limits.SLEEP_MAX_S)] = 3600.0
     log_level: str = ""
     device: dict[str, Any] = {}
     limits: Ceilings = Ceilings()
@@ -63,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--memory-mb", metavar="N", help="memory that tasks may hold together (default: half of it)")
     p.add_argument("--slots", metavar="N", help="tasks that may run at a time (default: one a core)")
     p.add_argument("--leave-grace-s", metavar="S", help="how long running work may go on when the node is stopped")
+    p.add_argument(
+        "--sleep-s", metavar="S", help="the sleep that SIGUSR1 announces; SIGUSR2 ends it (default: an hour)"
+    )
     p.add_argument("--device", metavar="FIELD=VALUE", action="append", help="say what a signal of the device is")
     p.add_argument(
         "--limit", dest="limits", metavar="NAME=VALUE", action="append",
@@ -144,7 +149,7 @@ def _parsed(name: str, value: Any, before: Any) -> Any:
         return {**(before or {}), **({k: _word(v) for k, v in pairs.items()} if name != "labels" else pairs)}
     if name in ("import", "allow"):
         return list(value)
-    if name in ("cores", "leave_grace_s", "look_again_s", "memory_mb", "slots"):
+    if name in ("cores", "leave_grace_s", "look_again_s", "memory_mb", "sleep_s", "slots"):
         try:
             return int(value) if name in ("memory_mb", "slots") else float(value)
         except ValueError:

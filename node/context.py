@@ -6,6 +6,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from node.core.sleep import Sleep
 from schemas.bus import Bus
 from schemas.errors import BadInput
 from schemas.eventlog import EventLog
@@ -13,12 +14,13 @@ from schemas.membership import Offer
 from schemas.names import new_id
 from schemas.store import Store
 
+ASLEEP = "the node sleeps"
 BAD_KEPT = 5  # of the latest bad messages, as the answer to `report` tells them
 
 
 @dataclass
 class Context:
-    """One node's identity and standing. `boot` is 0 until registered; `closed_to` says why no new work is wanted."""
+    """One node's identity and standing. `boot` is 0 until registered; `closed_to` says why it is out of service."""
 
     node: str
     bus: Bus
@@ -31,12 +33,18 @@ class Context:
     seen_seq: int = 0
     closed_to: str = ""
     leaving: bool = False
+    sleep: Sleep = field(default_factory=Sleep)
     full: bool = False  # its outbox takes no more
     outbox: int = 0  # results and outcomes kept on disk, undelivered
     outbox_since: float = 0.0
     outbox_spoilt: int = 0
     bad_messages: int = 0
     bad: deque[str] = field(default_factory=lambda: deque(maxlen=BAD_KEPT))
+
+    @property
+    def refuses(self) -> str:
+        """Why no new work is wanted now; "" when it is."""
+        return self.closed_to or (ASLEEP if self.sleep else "")
 
     def note_bad(self, where: str, error: BadInput) -> None:
         """Count a message that could not be understood."""

@@ -32,6 +32,7 @@ from node.orders import Orders
 from node.outbox import Outbox
 from node.outputs import Outputs
 from node.recorder import Recorder
+from node.sleeper import Sleeper
 from schemas.bus import Bus
 from schemas.device import DeviceCapabilities, FunctionOffer
 from schemas.errors import FogError
@@ -75,9 +76,9 @@ class Daemon:
     async def run(self) -> None:
         """Join and work until SIGTERM or SIGINT, then leave in order. Raises FogError when it cannot work at all."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError):  # Windows
-                loop.add_signal_handler(number, self._stop.set)
+        for name, do in self._signals().items():
+            with contextlib.suppress(NotImplementedError, AttributeError):  # Windows
+                loop.add_signal_handler(getattr(signal, name), do)
         await self._apps.open()  # what ran runs again, whether or not a broker can be reached
         try:
             await self._join()
@@ -101,6 +102,18 @@ class Daemon:
             self._device.close()
         if bus.closed_for:
             raise FogError(f"the broker ended the connection: {bus.closed_for}", hint="start the node again")
+
+    def _signals(self) -> dict[str, Callable[[], None]]:
+        return {"SIGTERM": self._stop.set, "SIGINT": self._stop.set, "SIGUSR1": self._sleep, "SIGUSR2": self._wake}
+
+    def _sleep(self) -> None:
+        """Before it is part of a fleet there is nobody to tell."""
+        if self._parts_ready:
+            self._sleeper.sleep()
+
+    def _wake(self) -> None:
+        if self._parts_ready:
+            self._sleeper.wake("a signal")
 
     async def _unless_stopped(self, task: asyncio.Task[T]) -> T | None:
         stopping = asyncio.create_task(self._stop.wait())
@@ -139,8 +152,11 @@ class Daemon:
                 self._look_again, self._settings.look_again_s, self._on_registered,
             )  # fmt: skip
             member.enforced = self._enforcer.report
+            self._sleeper = sleeper = Sleeper(
+                context, recorder, member.beat, self._room_again, self._settings.sleep_s, self._folder / "asleep"
+            )
             self._orders = orders = Orders(
-                context, desk, executor, recorder, member.beat, member.on_term, Clusters(context)
+                context, desk, executor, recorder, member.beat, member.on_term, Clusters(context), sleeper
             )
             self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
             self._intake = Intake(context, desk, executor, recorder, blobs, self._leaser.arrived)
@@ -241,8 +257,11 @@ class Daemon:
         self._context.full = self._executor.desk.paused = full
         if self._parts_ready:
             self._member.beat()
-            self._intake.room_again()
+            self._room_again()
         self._executor.pump()
+
+    def _room_again(self) -> None:
+        self._intake.room_again()
 
     # Leaving.
 
@@ -260,6 +279,7 @@ class Daemon:
         await self._intake.stop()
         self._member.beat()
         self._member.stop()
+        self._sleeper.stop()
         self._leaser.stop()
         log.info("left", extra=fields(node=context.node, after_s=round(time.monotonic() - begun, 1), stored=stored))
 

@@ -97,7 +97,7 @@ class Intake:
                     progress(self._context.bus, attempt.reply)
 
     def _room(self) -> int:
-        return 0 if self._context.full else 2 * BATCH
+        return 0 if self._context.full or self._context.sleep else 2 * BATCH
 
     def room_again(self) -> None:
         """Whether more may be taken has changed."""
@@ -176,8 +176,8 @@ class Intake:
             return
         if problem := self._problem(attempt.task):
             self._recorder.refused(attempt, problem)
-        elif self._context.closed_to:
-            self._recorder.returned(attempt, self._context.closed_to, began=False)
+        elif why := self._context.refuses:
+            self._recorder.returned(attempt, why, began=False)
         elif blobs := inputs_of(attempt.task):
             if all(blob.data is not None for blob in blobs):
                 attempt.inputs = tuple(blob.data or b"" for blob in blobs)

@@ -24,6 +24,7 @@ from schemas.enforced import Enforced
 from schemas.errors import BadInput, FogError, NoResponders, Refused, Unreachable
 from schemas.logs import fields
 from schemas.membership import AllReport, Heartbeat, Held, Register, Registered
+from schemas.ticks import ticks
 
 log = logging.getLogger("fog.node.member")
 T = TypeVar("T")
@@ -171,6 +172,7 @@ class Member:
             state=self._device.state(time.time()),
             held=held,
             version=VERSION,
+            asleep_s=context.sleep.gap_s(ticks()),
         )
         subject = subjects.register(context.node)
         answer = _registered(await context.bus.request(subject, encode(request), ASK_S))
@@ -202,7 +204,7 @@ class Member:
     # Heartbeats.
 
     def beat(self, full: bool = False) -> None:
-        """Send a heartbeat now; the next one follows by itself."""
+        """Send a heartbeat now; the next one follows by itself, but of a node that sleeps only while it needs leases."""
         context = self._context
         if self._due is not None:
             self._due.cancel()
@@ -219,18 +221,21 @@ class Member:
         except (FogError, OSError, ValueError):
             log.exception("a heartbeat could not be made")
         wait = wait_s(self._interval_s, random.random())
-        if not context.leaving:
+        silent = context.sleep and not (self.leaser is not None and self.leaser.wanted)
+        if not context.leaving and not silent:
             self._due = self._loop.call_later(wait, self._beat_by_itself)
 
     def _heartbeat(self, *, state_full: bool, state: object) -> Heartbeat:
         context = self._context
+        gap_s = 0.0 if context.leaving else context.sleep.gap_s(ticks())
         return Heartbeat(
             node=context.node,
             boot=context.boot,
             seq=self._beats.next_seq(),
             sent_at=time.time(),
-            next_due_s=self._interval_s * 1.1,
+            next_due_s=gap_s or self._interval_s * 1.1,
             full=state_full,
+            asleep=gap_s > 0,
             draining=(bool(context.closed_to) or context.full) and not context.leaving,
             leaving=context.leaving,
             seen_seq=context.seen_seq,

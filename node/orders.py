@@ -13,6 +13,7 @@ from node.core.desk import Desk
 from node.core.endings import CANCELLED, DROPPED
 from node.executor import Executor
 from node.recorder import Recorder
+from node.sleeper import Sleeper
 from schemas import subjects
 from schemas.bus import Subscription
 from schemas.cluster import Membership
@@ -40,7 +41,9 @@ class Orders:
         beat: Callable[[bool], None],
         on_term: Callable[[int], None],
         clusters: Clusters,
+        sleeper: Sleeper,
     ) -> None:
+        self._sleeper = sleeper
         self._context, self._desk, self._executor, self._recorder = context, desk, executor, recorder
         self._beat, self._on_term, self._clusters = beat, on_term, clusters
         self._subscription: Subscription | None = None
@@ -53,6 +56,8 @@ class Orders:
             "drain": self._start_drain,
             "resume": self._resume,
             "giveback": self._give_back,
+            "sleep": self._sleep,
+            "wake": self._wake,
         }
 
     async def start(self) -> None:
@@ -147,14 +152,12 @@ class Orders:
     def close_to(self, why: str) -> None:
         """Take no more work, and hand back what waits."""
         self._context.closed_to = why
-        for attempt in self._desk.waiting():
-            self._recorder.returned(attempt, why, began=False)
+        self._recorder.hand_back(why)
 
     def stop_all(self, why: str) -> None:
         """Hand back everything: what runs is stopped, and what stood behind it waits again, for nothing."""
         self._executor.stop_all(why)
-        for attempt in self._desk.waiting():
-            self._recorder.returned(attempt, why, began=False)
+        self._recorder.hand_back(why)
 
     def _resume(self, _command: NodeCommand) -> NodeAnswer:
         """Take work again."""
@@ -164,6 +167,16 @@ class Orders:
         if not self._context.leaving:
             self._context.closed_to = ""
         self._beat(False)
+        return self._answer()
+
+    def _sleep(self, command: NodeCommand) -> NodeAnswer:
+        """Announce a sleep of `for_s`. `tasks` of the answer are those that go on."""
+        self._sleeper.sleep(command.for_s)
+        return self._answer(tasks=tuple(attempt.task.id for attempt in self._desk.held.values()))
+
+    def _wake(self, command: NodeCommand) -> NodeAnswer:
+        """Take work again."""
+        self._sleeper.wake(command.reason or "told to")
         return self._answer()
 
     def _give_back(self, command: NodeCommand) -> NodeAnswer:

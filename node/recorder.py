@@ -144,6 +144,11 @@ class Recorder:
         """Hand it back for others."""
         self._end(attempt, Ending(OutcomeKind.RETURNED, "returned", why, began))
 
+    def hand_back(self, why: str) -> None:
+        """What waits goes to others."""
+        for attempt in self._desk.waiting():
+            self.returned(attempt, why, began=False)
+
     def refused(self, attempt: Attempt, why: str) -> None:
         """It can never run here."""
         self._end(attempt, Ending(OutcomeKind.REFUSED, "refused", why, False))

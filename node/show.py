@@ -7,7 +7,7 @@ import time
 from enum import Enum
 from typing import Any
 
-from msgspec import to_builtins
+from msgspec import Struct, to_builtins
 
 from node.core.ceilings import Ceilings
 from node.device import Device
@@ -20,8 +20,15 @@ _SETTLE_S = 3.0  # how long a program or resolver that was just asked may take b
 _BETWEEN_S = 0.15  # a processor's load needs two readings some ticks apart
 
 
-def show(device: Device, ceilings: Ceilings) -> str:
-    """A table of name, value and source. Takes up to some seconds: slow signals are waited for."""
+class Kept(Struct, frozen=True):
+    """What a node's outbox holds: so many results and outcomes, the oldest `since` (seconds since 1970)."""
+
+    letters: int
+    since: float | None
+
+
+def show(device: Device, ceilings: Ceilings, kept: Kept) -> str:
+    """A table of name, value and source, and what the outbox holds. Takes up to some seconds: slow signals are waited for."""
     what, how = _look(device)
     rows = [("WHAT IT IS", "", ""), *_rows(what, CAPABILITIES), ("", "", ""), ("HOW IT IS", "", ""), *_rows(how, STATE)]
     rows += [
@@ -31,20 +38,27 @@ def show(device: Device, ceilings: Ceilings) -> str:
     ]
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
     lines = [f"{name:<{wide[0]}}  {value:<{wide[1]}}  {source}".rstrip() for name, value, source in rows]
+    if kept.letters:
+        old_s = time.time() - (kept.since or time.time())
+        lines += [
+            "",
+            f"OUTBOX: {kept.letters} results that the broker has not taken, the oldest {max(0.0, old_s):.0f} s old",
+        ]
     if device.pretending:
         lines.insert(0, f"PRETENDING, by the environment: {' '.join(device.pretending)}\n")
     return "\n".join(lines)
 
 
-def as_json(device: Device, ceilings: Ceilings) -> str:
+def as_json(device: Device, ceilings: Ceilings, kept: Kept) -> str:
     """The same as one JSON document: ``{pretending: […], capabilities: {name: {value, source | unknown}}, state: {…}, limits:
-    {…}}``."""
+    {…}, outbox: {letters, since}}``."""
     what, how = _look(device)
     document = {
         "pretending": device.pretending,
         "capabilities": {name: _entry(what, name) for name in CAPABILITIES},
         "state": {name: _entry(how, name) for name in STATE},
         "limits": to_builtins(means(ceilings)),
+        "outbox": {"letters": kept.letters, "since": kept.since},
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
 

@@ -8,6 +8,7 @@
 | ``api.node.list`` | `ListRequest` | `NodesReply` |
 | ``api.node.info`` | `NodeRequest` | `NodeInfo` |
 | ``api.node.drain`` | `DrainRequest` | `Done` |
+| ``api.node.sleep`` | `SleepRequest` | `Done` |
 | ``api.task.list`` | `ListRequest` | `TasksReply` |
 | ``api.task.info`` | `TaskRequest` | `TaskInfo` |
 | ``api.task.cancel`` | `CancelRequest` | `Done` |
@@ -92,6 +93,14 @@ class DrainRequest(Struct, frozen=True, omit_defaults=True):
     node: Id
     deadline_s: Annotated[float, Meta(ge=0, le=limits.TIMEOUT_MAX_S)] = 60.0
     resume: bool = False
+
+
+class SleepRequest(Struct, frozen=True, omit_defaults=True):
+    """Let a node sleep for so long (0: as its owner configured): it takes nothing new and may be silent; or `wake` it."""
+
+    node: Id
+    for_s: Annotated[float, Meta(ge=0, le=limits.SLEEP_MAX_S)] = 0.0
+    wake: bool = False
 
 
 class StatusReply(Struct, frozen=True, omit_defaults=True):

@@ -73,6 +73,7 @@ API = {  # noun.verb: what is asked, what is answered
     "node.list": ("ListRequest", "NodesReply"),
     "node.info": ("NodeRequest", "NodeInfo"),
     "node.drain": ("DrainRequest", "Done"),
+    "node.sleep": ("SleepRequest", "Done"),
     "cluster.list": ("ListRequest", "ClustersReply"),
     "cluster.info": ("ClusterRequest", "ClusterRow"),
     "cluster.create": ("CreateCluster", "Done"),
@@ -97,7 +98,7 @@ _PARAMETERS = {
     "node": "a node's id",
     "submitter": "the lasting name of who submitted",
     "priority": "1 low, 3 normal, 7 high, 10 critical",
-    "verb": "probe, report, cancel, drain, resume, giveback, cluster",
+    "verb": "probe, report, cancel, drain, resume, giveback, cluster, sleep, wake",
 }
 
 

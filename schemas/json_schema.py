@@ -24,7 +24,7 @@ MESSAGES: tuple[type, ...] = (
     task.Task, task.Work, task.Outcome, task.Result, task.Output, dead.DeadLetter,
     membership.Register, membership.Registered, membership.Heartbeat, membership.Renewed,
     membership.NodeCommand, membership.NodeAnswer, membership.AllReport, membership.NodeRecord,
-    api.Empty, api.ListRequest, api.NodeRequest, api.TaskRequest, api.CancelRequest, api.DrainRequest,
+    api.Empty, api.ListRequest, api.NodeRequest, api.TaskRequest, api.CancelRequest, api.DrainRequest, api.SleepRequest,
     api.StatusReply, api.FunctionsReply, api.TroubleReply, api.NodesReply, api.NodeInfo, api.TasksReply, api.TaskInfo,
     api.Done, api.ApiError,
     ledger.Claim, ledger.Entry, ledger.LedgerRequest, ledger.LedgerReply, ledger.CorrectRequest,

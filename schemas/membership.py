@@ -62,6 +62,7 @@ class Register(Struct, frozen=True, omit_defaults=True):
     signature: Annotated[str, Meta(max_length=128)] = ""
     held: tuple[Held, ...] = ()
     version: Annotated[str, Meta(max_length=32)] = ""
+    asleep_s: Annotated[float, Meta(ge=0, le=limits.SLEEP_MAX_S)] = 0.0
 
 
 class Registered(Struct, frozen=True, omit_defaults=True):
@@ -126,13 +127,15 @@ class Renewed(Struct, frozen=True, omit_defaults=True):
 
 
 class NodeCommand(Struct, frozen=True, omit_defaults=True):
-    """Request on ``node.<node>.<verb>``: probe, report, cancel, drain, resume, giveback. Refused when its term is old."""
+    """Request on ``node.<node>.<verb>``: probe, report, cancel, drain, resume, giveback, sleep (for `for_s`; 0: as its owner
+    configured), wake. Refused when its term is old."""
 
     term: int
     task: str = ""
     tasks: tuple[str, ...] = ()
     deadline_s: float = 0.0
     reason: str = ""
+    for_s: Annotated[float, Meta(ge=0, le=limits.SLEEP_MAX_S)] = 0.0
 
 
 class NodeAnswer(Struct, frozen=True, omit_defaults=True):
@@ -161,7 +164,8 @@ class Holder(Struct, frozen=True):
 
 
 class NodeRecord(Struct, frozen=True, omit_defaults=True):
-    """What is kept of a node in the KV bucket ``FOG_nodes``, under its id."""
+    """What is kept of a node in the KV bucket ``FOG_nodes``, under its id. `asleep_until`: it announced a sleep until then, by
+    the broker's clock, so that a coordinator that takes over meanwhile does not call it lost."""
 
     node: Id
     key: str
@@ -174,3 +178,4 @@ class NodeRecord(Struct, frozen=True, omit_defaults=True):
     drained: bool = False
     policy: dict[str, str] = {}
     version: str = ""
+    asleep_until: float = 0.0

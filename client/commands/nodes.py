@@ -1,4 +1,4 @@
-"""`fog nodes`, `fog node-info`, `fog drain`."""
+"""`fog nodes`, `fog node-info`, `fog drain`, `fog sleep`, `fog wake`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 from client import show
 from client.commands import common
 from client.fleet import Fleet
+from schemas import limits
 from schemas.api import NodeInfo, NodeRow
 from schemas.enforced import in_words
 from schemas.membership import NodeState
@@ -31,15 +32,48 @@ def parser(name: str) -> argparse.ArgumentParser:
         )
         made.add_argument("--resume", action="store_true", help="take it back into service")
         return made
+    if name == "sleep":
+        made = common.parser(
+            name, "Let a node be silent: it takes nothing new, hands back what waits, and is not called lost."
+        )
+        made.add_argument("words", nargs="*", metavar="ID")
+        made.add_argument(
+            "--for",
+            dest="for_s",
+            type=seconds,
+            default=0.0,
+            metavar="TIME",
+            help="90s, 45m or 2h (default: its owner's)",
+        )
+        return made
+    if name == "wake":
+        made = common.parser(name, "Let a node that sleeps take work again. One that is suspended does not hear it.")
+        made.add_argument("words", nargs="*", metavar="ID")
+        return made
     made = common.parser(name, "One node: its score with its parts, and each signal with its source.")
     made.add_argument("words", nargs="*", metavar="ID")
     return made
 
 
+def seconds(text: str) -> float:
+    """``90s``, ``45m``, ``2h``, ``1d``, or a number of seconds."""
+    unit = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}.get(text[-1:])
+    try:
+        found = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= limits.SLEEP_MAX_S:
+        most = show.span(limits.SLEEP_MAX_S)
+        raise argparse.ArgumentTypeError(f"{text!r} is no time up to {most}: write 90s, 45m or 2h")
+    return found
+
+
 async def run(name: str, args: argparse.Namespace) -> int:
     """Run one of them."""
     async with common.connected(args) as fleet:
-        return await {"nodes": _nodes, "node-info": _info, "drain": _drain}[name](fleet, args)
+        return await {"nodes": _nodes, "node-info": _info, "drain": _drain, "sleep": _sleep, "wake": _wake}[name](
+            fleet, args
+        )
 
 
 async def _nodes(fleet: Fleet, args: argparse.Namespace) -> int:
@@ -49,7 +83,20 @@ async def _nodes(fleet: Fleet, args: argparse.Namespace) -> int:
         show.print_json(rows)
         return 0
     show.print_table(
-        ("NODE", "STATE", "TYPE", "CORES", "MEMORY MB", "HELD/SLOTS", "SCORE", "POWER", "HEAT", "NETWORK", "BEAT"),
+        (
+            "NODE",
+            "STATE",
+            "TYPE",
+            "CORES",
+            "MEMORY MB",
+            "HELD/SLOTS",
+            "SCORE",
+            "POWER",
+            "HEAT",
+            "NETWORK",
+            "OUTBOX",
+            "BEAT",
+        ),
         [_row(row) for row in rows],
         empty="no such node" if args.state or args.label else "no node has joined yet: start one with `fog node`",
     )
@@ -58,10 +105,12 @@ async def _nodes(fleet: Fleet, args: argparse.Namespace) -> int:
 
 def _row(row: NodeRow) -> tuple[object, ...]:
     beat = show.span(row.last_beat_s) + " ago" if row.last_beat_s is not None else ""
+    if row.state is NodeState.ASLEEP and row.due_s is not None:
+        beat += f", back in {show.span(max(0.0, row.due_s))}"
     return (
         row.node, row.state.value, (row.device_type or "unknown") + (" (played)" if row.pretending else ""),
         f"{row.cores_used:g}/{row.cores:g}", f"{row.memory_used_mb}/{row.memory_mb}", f"{row.held}/{row.slots}",
-        f"{row.score:.2f}", power(row), row.thermal or "unknown", row.network or "unknown", beat,
+        f"{row.score:.2f}", power(row), row.thermal or "unknown", row.network or "unknown", row.outbox or "", beat,
     )  # fmt: skip
 
 
@@ -74,11 +123,31 @@ def power(row: NodeRow) -> str:
     return ", ".join(part for part in (level, charging) if part) or "unknown"
 
 
+def outbox(row: NodeRow) -> str:
+    """What it could not deliver yet; empty for nothing."""
+    return f"{row.outbox} not delivered, the oldest {show.ago(row.outbox_since)} old" if row.outbox else ""
+
+
 async def _drain(fleet: Fleet, args: argparse.Namespace) -> int:
     node = common.one_word(args, "node")
     done = await fleet.drain(node, deadline_s=args.deadline_s, resume=args.resume)
     note = done.note or ("back in service" if args.resume else f"draining, by {args.deadline_s:g} s from now")
     show.print_json({"node": node, "note": note}) if args.json else print(f"{node}: {note}")
+    return 0
+
+
+async def _sleep(fleet: Fleet, args: argparse.Namespace) -> int:
+    node = common.one_word(args, "node")
+    done = await fleet.sleep(node, args.for_s)
+    note = done.note + (f", for {show.span(args.for_s)}" if args.for_s else "")
+    show.print_json({"node": node, "note": note}) if args.json else print(f"{node}: {note}")
+    return 0
+
+
+async def _wake(fleet: Fleet, args: argparse.Namespace) -> int:
+    node = common.one_word(args, "node")
+    done = await fleet.wake(node)
+    show.print_json({"node": node, "note": done.note}) if args.json else print(f"{node}: {done.note}")
     return 0
 
 
@@ -95,6 +164,7 @@ async def _info(fleet: Fleet, args: argparse.Namespace) -> int:
         ("cores", f"{row.cores_used:g} of {row.cores:g} used"), ("memory", f"{row.memory_used_mb} of {row.memory_mb} MiB used"),
         ("held", f"{row.held} in {row.slots} slots"), ("speed", f"the same work takes {info.speed:.2f} times the fleet's mean"),
         ("attempts", f"{info.done} done, {info.failed} failed"), ("reserved for", info.reserved_for),
+        ("outbox", outbox(row)), ("asleep", show.span(row.due_s) + " more" if row.state is NodeState.ASLEEP else ""),
         ("functions", ", ".join(offer.name for offer in info.functions)), ("kinds", ", ".join(info.kinds)),
     ])  # fmt: skip
     for reason in info.fit_reasons:

@@ -115,7 +115,8 @@ class Probe(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True):
-    """Tell a node to do something (cancel, drain, resume, report) → `CommandEnded`. A cancel names a `task` or `tasks`."""
+    """Tell a node to do something (cancel, drain, resume, report, sleep, wake) → `CommandEnded`. A cancel names a `task` or
+    `tasks`."""
 
     node: str
     verb: str
@@ -123,6 +124,7 @@ class Command(Struct, frozen=True):
     tasks: tuple[str, ...] = ()
     deadline_s: float = 0.0
     reason: str = ""
+    for_s: float = 0.0
 
 
 class StoreNode(Struct, frozen=True):

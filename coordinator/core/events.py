@@ -221,6 +221,14 @@ class Clustered(Struct, frozen=True):
     clusters: frozenset[str]
 
 
+class SleepAsked(Struct, frozen=True):
+    """An operator wants a node to announce a sleep of `for_s` (0: as its owner configured), or to `wake`."""
+
+    node: str
+    for_s: float = 0.0
+    wake: bool = False
+
+
 class LinkLost(Struct, frozen=True):
     """Our own broker link went down: nobody is judged until it has been back for a full lease."""
 
@@ -244,6 +252,6 @@ class Tick(Struct, frozen=True):
 Event = (
     TaskArrived | TaskUnreadable | WorkFound | OutcomeArrived | Placed | PlaceFailed | SplitEnded | Concluded
     | LettersFound | LettersAsked | ResultSeen | ResultsAsked | NodeRegistering | NodeStored | NodeConflicted | NodeKnown
-    | Beat | Disconnected | ProbeEnded | CommandEnded | CancelAsked | DrainAsked | Clustered | LinkLost | LinkBack | TakenOver
-    | Tick
+    | Beat | Disconnected | ProbeEnded | CommandEnded | CancelAsked | DrainAsked | SleepAsked | Clustered | LinkLost | LinkBack
+    | TakenOver | Tick
 )  # fmt: skip

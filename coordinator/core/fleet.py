@@ -14,6 +14,7 @@ from coordinator.core.held import check_held, sort_held
 from coordinator.core.intake import node_changed
 from coordinator.core.liveness import Cause, cause_of, change, heard, take_acks
 from coordinator.core.nodeview import NO_CHANGE, NodeView
+from coordinator.core.sleeps import remember
 from coordinator.core.state import Coordinator, Out
 from schemas import limits
 from schemas.event import NodeEvent, NodeRegistered
@@ -38,6 +39,7 @@ def registering(state: Coordinator, event: NodeRegistering, now: float, out: Out
         asked.node, asked.key, asked.session, boot, asked.capabilities, asked.offer,
         now if record is None else record.first_seen, now,
         record is not None and record.drained, {} if record is None else record.policy, asked.version,
+        now + asked.asleep_s if asked.asleep_s else 0.0,
     )  # fmt: skip
     state.registering[event.reply] = (event, now)
     if record is not None and same and structs.replace(record, last_seen=now) == wanted:
@@ -84,7 +86,7 @@ def _join(
     if node.drain_wanted is not None:
         want_drained(node, node.drain_wanted, out)
     node.interval_s = interval_s(state)
-    node.asleep = node.self_draining = node.left = False
+    node.asleep, node.self_draining, node.left = request.asleep_s > 0, False, False
     node.resume_asked_at = 0.0
     node.beat_seq = -1
     node.orphans = frozenset()
@@ -92,7 +94,7 @@ def _join(
         node.device = NO_CHANGE
     node.merge(request.state)
     node.derive()
-    heard(state, node, node.interval_s, now)
+    heard(state, node, request.asleep_s or node.interval_s, now)
     if known_as is None or known_as != (record.boot, record.capabilities, record.offer):
         names = tuple(f.name for f in record.offer.functions)
         data = NodeRegistered(node.id, record.boot, record.capabilities, record.offer.labels, names)
@@ -102,7 +104,7 @@ def _join(
     keep = sort_held(state, node, request, new_boot, now, out)
     if node.state is NodeState.LEAVING:
         node.state = NodeState.LATE  # it left and came again
-    if known_as is None and not node.drained:
+    if known_as is None and cause_of(node) is Cause.ALIVE:
         node.state = NodeState.ONLINE  # told by node.registered
     else:
         change(state, node, cause_of(node), "it registered", now, out)
@@ -151,13 +153,15 @@ def beat(state: Coordinator, event: Beat, now: float, out: Out) -> None:
     node.clock_ahead_s = b.sent_at - now
     heard(state, node, b.next_due_s, now)
     changed = b.state is not NO_CHANGE and node.merge(b.state)
+    _said(node, b)
+    if b.asleep or node.record.asleep_until:
+        remember(node, b.next_due_s, now, out)
     if b.offer is not None and b.offer != node.record.offer:
         _offer_changed(state, node, structs.replace(node.record, offer=b.offer, last_seen=now), out)
         changed = True
     elif now - node.record.last_seen > tune.SEEN_AGAIN_S:
         node.record = structs.replace(node.record, last_seen=now)
         out.append(StoreNode(node.record, node.revision))
-    _said(node, b)
     if node.resume_asked_at and now - node.resume_asked_at >= tune.REPORT_AGAIN_S:
         ask_to_resume(node, now, out)
     back = node.state is NodeState.LOST

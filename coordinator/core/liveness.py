@@ -161,9 +161,14 @@ def heard(state: Coordinator, node: NodeView, gap_s: float, now: float) -> None:
     node.closed_at = 0.0
     node.look_again_at = 0.0
     node.heard_at = now
-    node.next_due = now + gap_s * (1 + tune.BEAT_GRACE) + tune.BEAT_GRACE_S
+    node.next_due = now + gap_s + grace_s(node, gap_s)
     if node.next_due < node.timed_at:
         watch(state, node)
+
+
+def grace_s(node: NodeView, gap_s: float) -> float:
+    """How much later than announced a beat may be: jitter and the way, not a share of a long sleep."""
+    return min(gap_s, 2 * node.interval_s) * tune.BEAT_GRACE + tune.BEAT_GRACE_S
 
 
 def disconnected(state: Coordinator, event: Disconnected, now: float, out: Out) -> None:
@@ -234,6 +239,9 @@ def expect_all(state: Coordinator, now: float, out: Out) -> None:
     for node in list(state.nodes.values()):
         if node.heard_at >= now or node.state is not S.LATE:
             continue
+        if node.record.asleep_until > now:
+            _sleeps_on(state, node, now, out)
+            continue
         away_s = now - node.record.last_seen
         if away_s > tune.AWAY_S and not node.attempts:
             _away(state, node, away_s, now, out)
@@ -241,6 +249,15 @@ def expect_all(state: Coordinator, now: float, out: Out) -> None:
         node.missed = limits.BEATS_MISSED - 1
         node.next_due = now + node.silence_s()
         watch(state, node)
+
+
+def _sleeps_on(state: Coordinator, node: NodeView, now: float, out: Out) -> None:
+    """It announced its sleep to the coordinator before us."""
+    node.asleep = True
+    change(state, node, Cause.SLEEP, "it said so before the takeover", now, out)
+    gap_s = node.record.asleep_until - now
+    node.next_due = now + gap_s + grace_s(node, gap_s)
+    watch(state, node)
 
 
 def _away(state: Coordinator, node: NodeView, away_s: float, now: float, out: Out) -> None:

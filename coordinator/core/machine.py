@@ -21,6 +21,7 @@ from coordinator.core import (
     liveness,
     outcomes,
     parted,
+    sleeps,
     tune,
     unclassed,
 )
@@ -94,6 +95,7 @@ HANDLERS: dict[type, Handler] = {
     events.CancelAsked: ends.cancel_asked,
     events.DrainAsked: drains.drain_asked,
     events.Clustered: fleet.clustered,
+    events.SleepAsked: sleeps.sleep_asked,
     events.LinkLost: liveness.link_lost,
     events.LinkBack: liveness.link_back,
     events.TakenOver: taken_over,

@@ -64,7 +64,7 @@ RESULT_BY_RENEW_S = 86_400.0  # a placement this close to its task's result_by m
 
 # Nodes.
 NODES_PER_S = 2000.0  # heartbeats a second that the fleet may send: the interval grows with it
-BEAT_GRACE = 0.15  # share of the announced gap that a beat may be late: jitter and the way
+BEAT_GRACE = 0.15  # share of a gap (of two intervals at most) that a beat may be late: jitter and the way
 BEAT_GRACE_S = 0.5
 STALL_S = 1.5  # between two ticks, of which one comes every 0.5 s: our own process stood still
 # One cause (a switch, one of three brokers, our own end) silences many at once; independent deaths seldom do. Silence of

@@ -76,7 +76,7 @@ def test_a_node_that_reconnected_meanwhile_is_not_lost() -> None:
 
 def test_an_announced_gap_comes_before_everything() -> None:
     w = settled()
-    assert w.beat("n1", asleep=True, next_due_s=600.0) == ["emit node.asleep n1.1.asleep.1.2"]
+    assert w.beat("n1", asleep=True, next_due_s=600.0) == ["store n1 boot 1", "emit node.asleep n1.1.asleep.1.2"]
     assert w.kill("n1") == []
     assert w.wait(590, 1) == []
     w.wait(130, 1)

@@ -156,7 +156,7 @@ class World:
     def join(
         self, name: str, cores: float = 4, slots: int | None = None, memory_mb: int = 4096, functions: str = "echo sleep big",
         device: DeviceState = MAINS, session: str = "s1", labels: dict[str, str] | None = None, held: tuple[Held, ...] = (),
-        key: str = KEY, kinds: tuple[str, ...] = ("function", "map"), **capabilities: Any,
+        key: str = KEY, kinds: tuple[str, ...] = ("function", "map"), asleep_s: float = 0.0, **capabilities: Any,
     ) -> list[str]:  # fmt: skip
         offer = Offer(
             cores,
@@ -167,7 +167,7 @@ class World:
             kinds,
         )
         caps = DeviceCapabilities(cpu_cores=max(1, int(cores)), **capabilities)
-        request = Register(name, key, session, caps, offer, device, held=held)
+        request = Register(name, key, session, caps, offer, device, held=held, asleep_s=asleep_s)
         record, revision = self.records.get(name, (None, 0))
         self.beats[name] = -1
         return self.feed(e.NodeRegistering(request, record, revision, f"reply-{name}"))

@@ -338,3 +338,17 @@ def test_a_drained_node_gets_nothing_until_it_is_taken_back(fleet: Up) -> None:
     assert {fleet.json("submit", "echo", "1")["node"] for _ in range(4)} == {"node-2"}
     assert fleet.fog("drain", "node-1", "--resume").returncode == 0
     until(lambda: {row["state"] for row in fleet.json("nodes")} == {"online"}, what="it is back")
+
+
+def test_a_node_that_is_let_sleep_gets_nothing_until_it_is_woken(fleet: Up) -> None:
+    def states() -> dict[str, str]:
+        return {row["node"]: row["state"] for row in fleet.json("nodes")}
+
+    assert "for 2 h" in fleet.fog("sleep", "node-1", "--for", "2h").stdout
+    until(lambda: states() == {"node-1": "asleep", "node-2": "online"}, what="it sleeps")
+    assert "back in 2 h" in fleet.fog("nodes").stdout
+    assert {fleet.json("submit", "echo", "1")["node"] for _ in range(3)} == {"node-2"}
+    refused = fleet.fog("sleep", "node-1", "--for", "2 fortnights")
+    assert refused.returncode == 125 and "write 90s, 45m or 2h" in refused.stderr
+    assert fleet.fog("wake", "node-1").returncode == 0
+    until(lambda: set(states().values()) == {"online"}, what="both are awake")

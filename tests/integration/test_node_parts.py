@@ -127,7 +127,8 @@ async def test_a_placement_that_came_after_the_registration_was_sent_is_not_drop
     executor: Any = SimpleNamespace(stop=lambda _task, _why: False)
     recorder: Any = SimpleNamespace(dropped=lambda a: dropped.append(a.task.id))
     context: Any = SimpleNamespace(closed_to="")
-    orders = Orders(context, desk, executor, recorder, lambda _full: None, lambda _term: None)
+    other: Any = None
+    orders = Orders(context, desk, executor, recorder, lambda _full: None, lambda _term: None, other, other)
     (said,) = desk.report()
     desk.take(attempt("t", placement=2))
     orders.drop(said.task, said.placement)
