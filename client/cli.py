@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "node-info": ("nodes", "one node: score with its parts, signals with their sources"),
     "clusters": ("clusters", "the clusters: leader, term, members, and why they belong together"),
     "cluster": ("clusters", "one cluster; or create, pin, grow, dissolve one"),
+    "propose": ("clusters", "put something to the vote of a cluster"),
     "drain": ("nodes", "take a node out of service, or back"),
     "sleep": ("nodes", "let a node be silent for a while, without work"),
     "wake": ("nodes", "let a node that sleeps take work again"),

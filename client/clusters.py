@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from client.api import PAGE_SIZE, Api
+from client.cluster_cache import ClusterCache
+from schemas import subjects
 from schemas.api import Done, ListRequest
+from schemas.bus import Bus
 from schemas.cluster import (
     ClusterRequest,
     ClusterRow,
@@ -14,7 +18,17 @@ from schemas.cluster import (
     GrowCluster,
     PinCluster,
 )
-from schemas.codec import convert
+from schemas.codec import Decoder, convert
+from schemas.decision import Decision, DecisionReply, DecisionRequest, Proposal, ProposeRequest
+from schemas.errors import Refused
+from schemas.names import check_id, new_id
+from schemas.peer import Pong
+
+T = TypeVar("T")
+
+WAIT_S = 1.0  # for an outcome, within one question
+
+_pong: Decoder[Pong] = Decoder(Pong)
 
 
 class Clusters:
@@ -22,6 +36,10 @@ class Clusters:
 
     def __init__(self, api: Api) -> None:
         self._api = api
+
+    async def call(self, verb: str, request: object, kind: type[T]) -> T:
+        """A question on ``api.cluster.<verb>``."""
+        return await self._api.call("cluster", verb, request, kind)
 
     async def list(self, *, node: str = "") -> list[ClusterRow]:
         """All clusters, or those that a node is in."""
@@ -55,6 +73,40 @@ class Clusters:
     async def dissolve(self, cluster: str) -> Done:
         """End it; its nodes are grouped by the rule."""
         return await self._api.call("cluster", "dissolve", _request(cluster), Done)
+
+
+class Cluster:
+    """One cluster, by its id: ``fleet.cluster("c1")``. `cache` is the memory that its members pool."""
+
+    def __init__(self, cluster: str, clusters: Clusters, bus: Bus) -> None:
+        self.id = check_id("cluster", cluster)
+        self._clusters, self._bus = clusters, bus
+        self.cache = ClusterCache(cluster, self.info, bus)
+
+    async def info(self) -> ClusterRow:
+        """Its leader, members, and why they belong together."""
+        return await self._clusters.info(self.id)
+
+    async def ping(self, node: str, timeout_s: float = 2.0) -> Pong:
+        """Ask a member whether it is there. Raises Unreachable, or Refused when it is no member."""
+        subject = subjects.peer(self.id, check_id("node", node), "ping")
+        pong = _pong(await self._bus.request(subject, b"", timeout_s))
+        if pong.error:
+            raise Refused("not-a-member", pong.error)
+        return pong
+
+    async def propose(self, text: str, *, timeout_s: float = 10.0, proposal: str = "") -> Decision:
+        """Put something to the vote of the members, and return the one recorded outcome.
+
+        Who asks again with the same `proposal` id gets the same outcome, whatever became of the first time.
+        """
+        asked = {"proposal": proposal or new_id("p"), "cluster": self.id, "text": text, "timeout_s": timeout_s}
+        request = convert(asked, ProposeRequest)
+        made = await self._clusters.call("propose", request, Proposal)
+        while True:
+            reply = await self._clusters.call("decision", DecisionRequest(made.id, WAIT_S), DecisionReply)
+            if reply.decision is not None:
+                return reply.decision
 
 
 def _request(cluster: str) -> ClusterRequest:

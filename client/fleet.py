@@ -16,7 +16,7 @@ from client import resume
 from client.api import Api
 from client.arguments import convert
 from client.chunks import Planner
-from client.clusters import Clusters
+from client.clusters import Cluster, Clusters
 from client.contents import blob_of, file_args
 from client.dead import DeadLetters, DeadRow, Letter
 from client.functions import Functions
@@ -268,6 +268,10 @@ class Fleet:
     async def functions(self) -> list[FunctionRow]:
         """Everything that is offered now, by name."""
         return list((await self._api.functions()).functions)
+
+    def cluster(self, cluster: str) -> Cluster:
+        """One cluster by its id: its cache, its members, decisions."""
+        return Cluster(cluster, self.clusters, self._bus)
 
     async def nodes(self, *, state: str = "", label: str = "") -> list[NodeRow]:
         """The nodes, by id; `label` is ``key=value``."""

@@ -41,6 +41,7 @@ CODES = {
     "unknown-task": 404,
     "unknown-node": 404,
     "unknown-cluster": 404,
+    "unknown-proposal": 404,
     "done": 409,
     "not-ready": 503,
     "busy": 503,

@@ -6,7 +6,7 @@ import asyncio
 
 from coordinator.areas import Term
 from coordinator.core.clusters.state import Cluster, Clusters
-from schemas import limits, subjects
+from schemas import subjects
 from schemas.cluster import Membership, Peer
 from schemas.codec import Decoder, encode
 from schemas.errors import FogError
@@ -79,9 +79,7 @@ class Teller:
         return [*left, *(self._membership(cluster, node) for cluster in now_in)]
 
     def _membership(self, cluster: Cluster, node: str) -> Membership:
-        told = cluster.members if len(cluster.seats) <= limits.CLUSTER_MADE_MAX else [node]
-        known = self._state.nodes
-        peers = tuple(Peer(one, known[one].cache_mb if one in known else 0) for one in told)
+        peers = cluster.told or (Peer(node),)
         return Membership(self._term.number, cluster.id, cluster.term, cluster.version, cluster.leader, peers)
 
     async def _ask(self, node: str, said: Membership) -> bool:

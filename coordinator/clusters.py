@@ -22,6 +22,7 @@ from coordinator.core.clusters.restoring import restore
 from coordinator.core.clusters.state import Action, Belongs, Clusters, Elect, Say, Tell, Write
 from coordinator.core.clusters.traits import facts_of
 from coordinator.core.events import Clustered
+from coordinator.decider import Decider
 from coordinator.refusal import Refusal
 from schemas import api, streams
 from schemas import cluster as wire
@@ -55,6 +56,7 @@ class ClustersArea(Area):
         self._kept = Kv(term.bus, term.store, streams.AVAILABILITY)
         self._patterns = Patterns(term.clock())
         self._teller = Teller(term, self.state)
+        self._decider = Decider(term, self.state)
         self._revisions: dict[str, int] = {}
         self._unwritten: dict[str, wire.ClusterRecord | None] = {}
         self._writing: set[str] = set()
@@ -77,6 +79,7 @@ class ClustersArea(Area):
             "cluster.pin": (wire.PinCluster, self._operator(operating.pin)),
             "cluster.grow": (wire.GrowCluster, self._operator(operating.grow)),
             "cluster.dissolve": (wire.ClusterRequest, self._operator(operating.dissolve)),
+            **self._decider.endpoints(),
         }
 
     # The area's life.
@@ -94,6 +97,7 @@ class ClustersArea(Area):
             self._patterns.read(shares)
         for node in set(self.state.home) - set(self.term.nodes):
             machine.gone(self.state, node)
+        await self._decider.start()
 
     def changed(self, nodes: Collection[str], now: float) -> None:
         """See `Area`."""
@@ -116,12 +120,13 @@ class ClustersArea(Area):
         self.changed([node for node in some if node in self.term.nodes], now)
         self._carry_out(machine.look_again(self.state, now))
         self._teller.tick(now)
+        self._decider.tick(now)
         if self._patterns.tick(now):
             self._spawn(self._keep_patterns())
 
     async def stop(self) -> None:
         """Write and tell nothing more."""
-        for task in (*self._tasks, *self._teller.tasks):
+        for task in (*self._tasks, *self._teller.tasks, *self._decider.tasks):
             task.cancel()
 
     def _carry_out(self, wanted: list[Action]) -> None:
@@ -211,6 +216,7 @@ class ClustersArea(Area):
         out: list[Action] = []
         leading.elected(self.state, elect.cluster, elect.leadership, term, self.term.clock(), out)
         self._carry_out(out)
+        self._decider.look()
 
     async def _keep_patterns(self) -> None:
         for key, shares in self._patterns.shards().items():

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import fields
 
 from node.core.ceilings import Ceilings
+from node.core.voting import VotePolicy
 from schemas import limits
 from schemas.codec import convert
 from schemas.errors import BadInput
@@ -28,8 +29,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     """A node's settings; the names are those of the configuration file. None and empty: not said.
 
     `leave_grace_s`: how long running work may go on when the node is stopped. `look_again_s`: what the device is, is read
-    again this often. `sleep_s`: the sleep that SIGUSR1 announces. `device` overrides signals by field name. `limits` are
-    ceilings on what running work uses.
+    again this often. `sleep_s`: the sleep that SIGUSR1 announces. `cache_mb` is memory for the clusters' caches, `vote` how
+    it votes in them. `device` overrides signals by field name. `limits` are ceilings on what running work uses.
     """
 
     name: str = ""
@@ -42,6 +43,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     cores: Annotated[float, Meta(gt=0, le=4096)] | None = None
     memory_mb: Annotated[int, Meta(ge=0)] | None = None
     slots: Annotated[int, Meta(ge=1, le=limits.NODE_QUEUE_MAX)] | None = None
+    cache_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
+    vote: VotePolicy = VotePolicy.HEALTHY
     leave_grace_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     look_again_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 600.0
     sleep_s: Annotated[float, Meta(gt=0, le=limits.SLEEP_MAX_S)] = 3600.0
@@ -64,6 +67,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--cores", metavar="N", help="cores that tasks may hold together (default: all)")
     p.add_argument("--memory-mb", metavar="N", help="memory that tasks may hold together (default: half of it)")
     p.add_argument("--slots", metavar="N", help="tasks that may run at a time (default: one a core)")
+    p.add_argument("--cache-mb", metavar="N", help="memory for the cache that its cluster shares (default: none)")
+    p.add_argument(
+        "--vote", choices=[v.value for v in VotePolicy], help="on what its cluster is asked (default: healthy)"
+    )
     p.add_argument("--leave-grace-s", metavar="S", help="how long running work may go on when the node is stopped")
     p.add_argument(
         "--sleep-s", metavar="S", help="the sleep that SIGUSR1 announces; SIGUSR2 ends it (default: an hour)"
@@ -149,9 +156,9 @@ def _parsed(name: str, value: Any, before: Any) -> Any:
         return {**(before or {}), **({k: _word(v) for k, v in pairs.items()} if name != "labels" else pairs)}
     if name in ("import", "allow"):
         return list(value)
-    if name in ("cores", "leave_grace_s", "look_again_s", "memory_mb", "sleep_s", "slots"):
+    if name in ("cores", "leave_grace_s", "look_again_s", "memory_mb", "sleep_s", "slots", "cache_mb"):
         try:
-            return int(value) if name in ("memory_mb", "slots") else float(value)
+            return int(value) if name in ("memory_mb", "slots", "cache_mb") else float(value)
         except ValueError:
             raise BadInput(name, f"{value!r:.40} is not a number") from None
     return value

@@ -56,7 +56,9 @@ def offer_of(settings: Settings, capabilities: DeviceCapabilities, functions: tu
     cores = settings.cores or float(capabilities.cpu_cores)
     memory_mb = settings.memory_mb if settings.memory_mb is not None else (capabilities.ram_total_mb or 0) // 2
     slots = settings.slots or min(NODE_QUEUE_MAX, max(1, int(cores)))
-    return Offer(cores, memory_mb, slots, settings.labels, functions, ("function", "map", *settings.allow))
+    return Offer(
+        cores, memory_mb, slots, settings.labels, functions, ("function", "map", *settings.allow), settings.cache_mb
+    )
 
 
 class Daemon:
@@ -152,17 +154,19 @@ class Daemon:
                 self._look_again, self._settings.look_again_s, self._on_registered,
             )  # fmt: skip
             member.enforced = self._enforcer.report
+            self._clusters = Clusters(context, self._device.state, self._settings.vote)
             self._sleeper = sleeper = Sleeper(
                 context, recorder, member.beat, self._room_again, self._settings.sleep_s, self._folder / "asleep"
             )
             self._orders = orders = Orders(
-                context, desk, executor, recorder, member.beat, member.on_term, Clusters(context), sleeper
+                context, desk, executor, recorder, member.beat, member.on_term, self._clusters, sleeper
             )
             self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
             self._intake = Intake(context, desk, executor, recorder, blobs, self._leaser.arrived)
             self._registered = asyncio.Event()
             orders.on_assignment = self._apps.on_assignment
             self._apps.attach(context, lambda disk: Fetcher(bus, disk))
+            await self._clusters.start()
             await orders.start()
             await member.start()
             self._parts_ready = True
@@ -276,6 +280,7 @@ class Daemon:
             await executor.until_idle(STOP_S)
         await self._recorder.all_posted(max(STOP_S, self._settings.leave_grace_s))
         stored = await context.events.drain(STOP_S)
+        self._clusters.stop()
         await self._intake.stop()
         self._member.beat()
         self._member.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from node.clusters import Clusters
 from node.context import Context
@@ -18,6 +19,7 @@ from schemas import subjects
 from schemas.bus import Subscription
 from schemas.cluster import Membership
 from schemas.codec import Decoder, encode
+from schemas.decision import Poll
 from schemas.errors import BadInput
 from schemas.logs import fields
 from schemas.membership import NodeAnswer, NodeCommand
@@ -25,7 +27,10 @@ from schemas.membership import NodeAnswer, NodeCommand
 log = logging.getLogger("fog.node.orders")
 
 _command: Decoder[NodeCommand] = Decoder(NodeCommand)
-_membership: Decoder[Membership] = Decoder(Membership)
+_DECODERS: dict[str, Decoder[Any]] = {
+    "cluster": Decoder(Membership),
+    "lead": Decoder(Poll),
+}  # others take a `NodeCommand`
 DRAINING = "the node is draining"
 
 
@@ -49,7 +54,7 @@ class Orders:
         self._subscription: Subscription | None = None
         self._drain: asyncio.TimerHandle | None = None
         self.on_assignment: Callable[[bytes], None] | None = None  # what rollouts tell this device; raises BadInput
-        self._verbs: dict[str, Callable[[NodeCommand], NodeAnswer]] = {
+        self._verbs: dict[str, Callable[[Any], NodeAnswer]] = {
             "probe": self._probe,
             "report": self._report,
             "cancel": self._cancel,
@@ -58,6 +63,8 @@ class Orders:
             "giveback": self._give_back,
             "sleep": self._sleep,
             "wake": self._wake,
+            "cluster": lambda said: self._unless(self._clusters.told(said)),
+            "lead": lambda poll: self._unless(self._clusters.lead(poll)),
         }
 
     async def start(self) -> None:
@@ -79,23 +86,22 @@ class Orders:
             self._context.bus.publish(reply, encode(answer))
 
     def _carry_out(self, verb: str, data: bytes) -> NodeAnswer:
-        do = self._verbs.get(verb)
-        if do is None and verb != "cluster":
-            raise BadInput("verb", f"{verb!r:.60} is none of {', '.join((*self._verbs, 'cluster'))}")
-        command = _command(data) if do is not None else _membership(data)
+        decode, do = _DECODERS.get(verb, _command), self._verbs.get(verb)
+        if do is None:
+            raise BadInput("verb", f"{verb!r:.60} is none of {', '.join(self._verbs)}")
+        command = decode(data)
         context = self._context
         if command.term < context.term:
             return self._answer(ok=False, error=f"term {command.term} is older than {context.term}, seen here")
         context.term = command.term
         self._on_term(command.term)
-        if isinstance(command, Membership):
-            error = self._clusters.told(command)
-            return self._answer(ok=not error, error=error)
-        assert do is not None
         return do(command)
 
     def _answer(self, ok: bool = True, error: str = "", tasks: tuple[str, ...] = ()) -> NodeAnswer:
         return NodeAnswer(self._context.node, self._context.boot, ok, error, tasks)
+
+    def _unless(self, error: str) -> NodeAnswer:
+        return self._answer(ok=not error, error=error)
 
     def _probe(self, _command: NodeCommand) -> NodeAnswer:
         return self._answer()

@@ -80,14 +80,25 @@ API = {  # noun.verb: what is asked, what is answered
     "cluster.pin": ("PinCluster", "Done"),
     "cluster.grow": ("GrowCluster", "Done"),
     "cluster.dissolve": ("ClusterRequest", "Done"),
+    "cluster.propose": ("ProposeRequest", "Proposal"),
+    "cluster.decision": ("DecisionRequest", "DecisionReply"),
+    "cluster.tally": ("Tally", "Decision"),
     "task.list": ("ListRequest", "TasksReply"),
     "task.info": ("TaskRequest", "TaskInfo"),
     "task.cancel": ("CancelRequest", "Done"),
     "ledger.accounts": ("LedgerRequest", "LedgerReply"),
     "ledger.correct": ("CorrectRequest", "Done"),
 }
+PEER = {  # verb: what a member of a cluster is asked, what it answers
+    "ping": ("Empty", "Pong"),
+    "vote": ("VoteRequest", "Vote"),
+    "cache-get": ("CacheGet", "CacheItem"),
+    "cache-put": ("CachePut", "CacheDone"),
+    "cache-drop": ("CacheGet", "CacheDone"),
+}
 REPLIES = {  # channel: the messages that may answer
     "register": ["Registered"],
+    **{f"peer.{verb}": [answer] for verb, (_, answer) in PEER.items()},
     "node.command": ["NodeAnswer"],
     "heartbeat": ["Renewed"],
     **{f"api.{call}": [answer, "ApiError"] for call, (_, answer) in API.items()},
@@ -96,9 +107,10 @@ _PARAMETERS = {
     "id": "the id of the task, node or coordinator that the event is about",
     "task": "a task's id",
     "node": "a node's id",
+    "cluster": "a cluster's id",
     "submitter": "the lasting name of who submitted",
     "priority": "1 low, 3 normal, 7 high, 10 critical",
-    "verb": "probe, report, cancel, drain, resume, giveback, cluster, sleep, wake",
+    "verb": "probe, report, cancel, drain, resume, giveback, cluster, lead, sleep, wake",
 }
 
 
@@ -114,9 +126,20 @@ def _channels() -> list[tuple[str, str, str, str | Schema, str]]:
         (f"api.{call}", "receive", subjects.api(*call.split(".")), asked, f"ask the acting coordinator: {call}")
         for call, (asked, _) in API.items()
     ]
+    peers: list[tuple[str, str, str, str | Schema, str]] = [
+        (
+            f"peer.{verb}",
+            "receive",
+            subjects.peer("{cluster}", "{node}", verb),
+            asked,
+            f"ask a member of a cluster: {verb}",
+        )
+        for verb, (asked, _) in PEER.items()
+    ]
     return [
         *rows,
         *calls,
+        *peers,
         ("task.submit", "receive", submit, "Task", "submit a task (stream FOG_TASKS; Nats-Msg-Id is the task's id)"),
         ("work", "send", subjects.work("{node}", "{task}"), "Work", "one placement of a task (stream FOG_WORK)"),
         (

@@ -128,9 +128,22 @@ class LeaderEvent(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class DecisionEvent(Struct, frozen=True, omit_defaults=True):
+    """A cluster was asked something, or has decided it (`verdict`: accepted, rejected, expired)."""
+
+    cluster: str
+    proposal: str
+    text: str = ""
+    verdict: str = ""
+    yes: tuple[str, ...] = ()
+    no: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    term: int = 0
+
+
 EventData = (
     NodeEvent | NodeRegistered | TaskEvent | TaskEnded | CoordinatorEvent | HoldEvent | RolloutEvent | AppEvent
-    | ClusterEvent | LeaderEvent
+    | ClusterEvent | LeaderEvent | DecisionEvent
 )  # fmt: skip
 
 EVENTS: dict[str, tuple[type, str]] = {
@@ -148,6 +161,8 @@ EVENTS: dict[str, tuple[type, str]] = {
     "cluster.changed": (ClusterEvent, "members joined or left a cluster"),
     "cluster.dissolved": (ClusterEvent, "a cluster is no more"),
     "cluster.leader-elected": (LeaderEvent, "a cluster has a new leader"),
+    "cluster.proposed": (DecisionEvent, "something was put to the vote of a cluster"),
+    "cluster.decided": (DecisionEvent, "a proposal has its one outcome"),
     "task.queued": (TaskEvent, "a task waits for a free slot"),
     "task.waiting": (TaskEvent, "a task fits no known node, or backs off"),
     "task.assigned": (TaskEvent, "a task was stored in a node's queue"),

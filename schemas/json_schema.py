@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct
 
-from schemas import api, cluster, dead, ledger, membership, task
+from schemas import api, cluster, dead, decision, ledger, membership, peer, task
 from schemas.event import EVENTS, CloudEvent
 from schemas.names import ID_PATTERN
 
@@ -29,6 +29,9 @@ MESSAGES: tuple[type, ...] = (
     api.Done, api.ApiError,
     ledger.Claim, ledger.Entry, ledger.LedgerRequest, ledger.LedgerReply, ledger.CorrectRequest,
     cluster.ClusterRecord, cluster.Leadership, cluster.Membership, cluster.ClusterRequest, cluster.CreateCluster,
+    decision.ProposeRequest, decision.Proposal, decision.DecisionRequest, decision.DecisionReply, decision.Tally,
+    decision.Decision, decision.Poll, decision.VoteRequest, decision.Vote,
+    peer.Pong, peer.CacheGet, peer.CachePut, peer.CacheItem, peer.CacheDone,
     cluster.PinCluster, cluster.GrowCluster, cluster.ClustersReply, cluster.ClusterRow,
 )  # fmt: skip
 # What a field holds that is passed on as it came (`msgspec.Raw`); one that is not listed holds any JSON value.

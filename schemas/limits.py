@@ -22,6 +22,7 @@ HELD_MAX = 4 * NODE_QUEUE_MAX  # attempts that one heartbeat may list
 OUTBOX_LETTERS = 2 * NODE_QUEUE_MAX  # results and outcomes that a node keeps on disk while it cannot deliver them, and
 OUTBOX_BYTES = 256 << 20  # their size; at either bound it starts nothing more, and what runs is still kept
 CHUNK_ITEMS_MAX = 100_000  # items of one map chunk
+CACHE_VALUE_MAX = 512 * 1024  # of one value in a cluster's cache; base64 makes it a third longer on its way
 CLUSTER_MADE_MAX = 64  # nodes of a cluster that an operator makes, and the most of whom each is told who its peers are
 
 # Times, in seconds.
@@ -59,4 +60,6 @@ APP_REPORT_S = 30.0  # a device says how its apps are at least this often
 CHUNK_BYTES = (
     256 * 1024
 )  # of an artifact, in one message of FOG_CHUNKS; a device asks for as many at a time as its advice says
+CACHE_TTL_MAX_S = 30 * 86_400.0
+DECIDE_MAX_S = 3600.0  # the longest that a proposal may wait for votes
 SLEEP_MAX_S = 86_400.0  # the longest gap that a node may announce

@@ -24,6 +24,7 @@ LEASES = "FOG_leases"
 JOBS = "FOG_jobs"
 CLUSTERS = "FOG_clusters"
 AVAILABILITY = "FOG_availability"
+DECISIONS = "FOG_decisions"
 ARTIFACTS = "FOG_artifacts"
 CHUNKS = "FOG_CHUNKS"
 APPS = "FOG_apps"  # `rollout.AppVersion`, under ``<app>.<version>``
@@ -118,6 +119,7 @@ def configurations(replicas: int = 1) -> list[dict[str, Any]]:
         },
         _bucket(CLUSTERS),
         _bucket(AVAILABILITY),
+        _bucket(DECISIONS, max_age=int(limits.EVENT_AGE_S * NS)),
         _bucket(JOBS, max_age=int(limits.OBJECT_AGE_S * NS)),
         _bucket(LEASES, allow_msg_ttl=True, subject_delete_marker_ttl=LEASE_MARKER_S * NS),
         {

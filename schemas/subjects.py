@@ -63,6 +63,11 @@ def output(submitter: str, task: str) -> str:
     return f"{ROOT}.output.{submitter}.{task}"
 
 
+def peer(cluster: str, node: str, verb: str) -> str:
+    """Request to a member of a cluster, see `schemas.peer`."""
+    return f"{ROOT}.peer.{cluster}.{node}.{verb}"
+
+
 def event(kind: str, about: str) -> str:
     """FOG_EVENTS: `event.CloudEvent`; `kind` is ``<area>.<what>``."""
     return f"{ROOT}.event.{kind}.{about}"

@@ -8,6 +8,7 @@ from client import show
 from client.commands import common
 from client.fleet import Fleet
 from schemas.cluster import ClusterRow
+from schemas.decision import Verdict
 from schemas.errors import BadInput
 
 VERBS = ("show", "create", "pin", "grow", "dissolve")
@@ -18,6 +19,11 @@ def parser(name: str) -> argparse.ArgumentParser:
     if name == "clusters":
         made = common.parser(name, "The clusters: who leads them, who is in them, and why they belong together.")
         made.add_argument("--node", default="", metavar="ID", help="only those that this node is in")
+        return made
+    if name == "propose":
+        made = common.parser(name, "Put something to the vote of a cluster; exit code 1 when it is not accepted.")
+        made.add_argument("words", nargs="*", metavar="CLUSTER TEXT")
+        made.add_argument("--timeout-s", type=float, default=10.0, metavar="S", help="for the votes (default 10)")
         return made
     made = common.parser(
         name,
@@ -40,7 +46,23 @@ def parser(name: str) -> argparse.ArgumentParser:
 async def run(name: str, args: argparse.Namespace) -> int:
     """Run one of them."""
     async with common.connected(args) as fleet:
-        return await (_clusters if name == "clusters" else _cluster)(fleet, args)
+        return await {"clusters": _clusters, "cluster": _cluster, "propose": _propose}[name](fleet, args)
+
+
+async def _propose(fleet: Fleet, args: argparse.Namespace) -> int:
+    words = [*args.words, *args.after]
+    if len(words) < 2:
+        raise BadInput("words", "name the cluster, and say what is proposed")
+    decision = await fleet.cluster(words[0]).propose(" ".join(words[1:]), timeout_s=args.timeout_s)
+    if args.json:
+        show.print_json(decision)
+    else:
+        print(f"{decision.proposal}: {decision.verdict.value}, counted by {decision.leader or 'nobody'}")
+        against = [f"{node} ({decision.reasons.get(node, '')})" for node in decision.no]
+        show.print_fields(
+            [("yes", ", ".join(decision.yes)), ("no", ", ".join(against)), ("silent", ", ".join(decision.silent))]
+        )
+    return 0 if decision.verdict is Verdict.ACCEPTED else common.TASK_FAILED
 
 
 async def _clusters(fleet: Fleet, args: argparse.Namespace) -> int:

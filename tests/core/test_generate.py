@@ -11,7 +11,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from schemas import api, asyncapi, cluster, generate, subjects
+from schemas import api, asyncapi, cluster, decision, generate, subjects
 from schemas.device import DeviceCapabilities, DeviceState
 from schemas.event import (
     EVENTS,
@@ -19,6 +19,7 @@ from schemas.event import (
     CloudEvent,
     ClusterEvent,
     CoordinatorEvent,
+    DecisionEvent,
     HoldEvent,
     LeaderEvent,
     NodeEvent,
@@ -54,6 +55,7 @@ SAMPLES: dict[type, Any] = {
     HoldEvent: HoldEvent("c1", 7, 4, 10, 1000.0, "4 of 10 nodes fell silent"),
     RolloutEvent: RolloutEvent("r1", "model", "1.2.0", "gated", 1, 4, 1, 2, "1 of 5 failed"),
     AppEvent: AppEvent("n1", "model", "1.2.0", "r1", 3, "not healthy in time"),
+    DecisionEvent: DecisionEvent("c1", "p1", "update?", "accepted", ("n1",), (), ("n2",), 12),
     ClusterEvent: ClusterEvent("c1", 3, ("n1",), reason="n1 joined"),
     LeaderEvent: LeaderEvent("c1", "n1", 12, "n2", 0.7, "n2 was lost"),
 }
@@ -232,7 +234,9 @@ def test_every_request_says_what_may_answer_it() -> None:
 
 
 def test_the_documented_calls_are_those_that_the_contract_lists() -> None:
-    listed = re.findall(r"\| ``api\.([a-z.]+)`` \| `(\w+)` \| `(\w+)` \|", f"{api.__doc__}{cluster.__doc__}")
+    listed = re.findall(
+        r"\| ``api\.([a-z.]+)`` \| `(\w+)` \| `(\w+)` \|", f"{api.__doc__}{cluster.__doc__}{decision.__doc__}"
+    )
     assert {call: (asked, answered) for call, asked, answered in listed} == asyncapi.API
 
 

@@ -17,7 +17,7 @@ from coordinator.core.clusters.state import Belongs, Cluster, Clusters, Out, Tel
 from coordinator.core.clusters.traits import Facts
 from coordinator.core.clusters.words import why
 from schemas import limits
-from schemas.cluster import ClusterKind, Seat, Traits
+from schemas.cluster import ClusterKind, Peer, Seat, Traits
 from schemas.event import ClusterEvent
 
 NO_TRAITS = Traits()
@@ -41,13 +41,13 @@ def seen(state: Clusters, facts: Facts, now: float) -> None:
     if before is None or _standing(before) != _standing(facts):
         for cluster in _clusters_of(state, facts.node):
             state.touch(cluster, "")
-    if before is None or before.boot != facts.boot or (before.cache_mb != facts.cache_mb):
+    if before is None or before.boot != facts.boot:
         state.moved.add(facts.node)
 
 
-def _standing(facts: Facts) -> tuple[bool, bool, bool, float]:
-    """What decides about leading."""
-    return facts.here, facts.gone, facts.may_lead, facts.score
+def _standing(facts: Facts) -> tuple[object, ...]:
+    """What decides about leading, and what its peers are told."""
+    return facts.here, facts.gone, facts.may_lead, facts.score, facts.cache_mb
 
 
 def gone(state: Clusters, node: str) -> None:
@@ -127,15 +127,27 @@ def _settle(state: Clusters, cluster: Cluster, reason: str, now: float, out: Out
     said = cluster.said
     if members != said or reason:
         cluster.why = why_of(cluster)
-        cluster.version += 1
         out.append(Write(cluster.id, cluster.record()))
     if members != said:
         joined, left = members - (said or frozenset()), (said or frozenset()) - members
         data = ClusterEvent(cluster.id, len(members), _some(joined), _some(left), reason or cluster.why)
         state.say("formed" if said is None else "changed", cluster.id, data, out)
-        state.moved |= left | (members if len(members) <= limits.CLUSTER_MADE_MAX else joined)
+        state.moved |= joined | left
         cluster.said = members
+    peers = _peers(state, cluster)
+    if peers != cluster.told:
+        cluster.told = peers
+        cluster.version += 1
+        state.moved |= members
     consider(state, cluster, now, out)
+
+
+def _peers(state: Clusters, cluster: Cluster) -> tuple[Peer, ...]:
+    """The members and the memory that each offers, none while it is lost. Nothing in a cluster too large to tell."""
+    if len(cluster.seats) > limits.CLUSTER_MADE_MAX:
+        return ()
+    known = [(node, state.nodes.get(node)) for node in cluster.members]
+    return tuple(Peer(node, facts.cache_mb if facts and not facts.gone else 0) for node, facts in known)
 
 
 def _dissolved(state: Clusters, cluster: Cluster, reason: str, out: Out) -> None:

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from coordinator.core.clusters.grouping import Group, Site
 from coordinator.core.clusters.traits import Facts
-from schemas.cluster import ClusterKind, ClusterRecord, Leadership
+from schemas.cluster import ClusterKind, ClusterRecord, Leadership, Peer
 from schemas.event import ClusterEvent, LeaderEvent
 
 
@@ -60,7 +60,7 @@ class Cluster(Group):
 
     __slots__ = (
         "before", "electing", "inside", "kind", "leader", "pinned", "revision", "rival", "rival_since", "said",
-        "selector", "site", "term", "version", "why",
+        "selector", "site", "term", "told", "version", "why",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: ClusterKind, site: str = "") -> None:
@@ -75,6 +75,7 @@ class Cluster(Group):
         self.rival, self.rival_since = "", 0.0
         self.said: frozenset[str] | None = None  # the members that were last told of; None: it is new
         self.why = ""
+        self.told: tuple[Peer, ...] = ()  # the peers as members are told of them; only itself is told in a large one
 
     @property
     def by_rule(self) -> bool:
