@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup run test sim check bench chaos clean lock
+.PHONY: setup run test sim sim-rollouts check bench chaos clean lock
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -30,6 +30,10 @@ test: $(READY)
 # Simulated worlds: make sim, or make sim SEED=7 for one with its transcript. [ARGS="--seeds 0:5000 --go-on", --bugs, …]
 sim: $(READY)
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# Simulated rollouts. [ARGS="--devices 10000 --seeds 5"]
+sim-rollouts: $(READY)
+	$(BIN)/python -m tests.sim.rollouts $(ARGS)
 
 # The long campaigns: hundreds of kills of everything, under load. make chaos [KILLS=200] [ARGS=…]
 chaos: $(READY)

@@ -77,6 +77,7 @@ class World:
         self.rng = Random(seed)
         self.now = 1_000_000.0
         self.players = {player.name: player for player in players}
+        self.some_defer = any(player.defers for player in players)
         self.flap, self.loss = flap, loss
         self._number = itertools.count()
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -269,7 +270,7 @@ class World:
     def check(self) -> None:
         for rollout in self.state.rollouts.values():
             strategy = rollout.record.spec.strategy
-            if strategy.kind is StrategyKind.ROLLING and not any(p.defers for p in self.players.values()):
+            if strategy.kind is StrategyKind.ROLLING and not self.some_defer:
                 on_its_way = rollout.count(Stage.TOLD) if rollout.phase is RolloutPhase.ROLLING else 0
                 self.max_on_its_way = max(self.max_on_its_way, on_its_way)
                 if on_its_way > strategy.max_concurrent + self.resumed:
@@ -288,3 +289,42 @@ class World:
         for player in self.players.values():
             found[player.running] = found.get(player.running, 0) + 1
         return found
+
+
+def random_world(seed: int, count: int) -> World:
+    """Flapping, slow, deferring and lying devices, lost and doubled messages, and a coordinator that dies."""
+    rng = Random(seed)
+    players = [
+        Player(
+            f"n{i}",
+            bad=frozenset({"v2"}) if rng.random() < 0.03 else frozenset(),
+            slow_s=rng.choice((0.5, 2.0, 20.0)),
+            lies=rng.random() < 0.1,
+            defers=0.2 if rng.random() < 0.2 else 0.0,
+        )
+        for i in range(count)
+    ]
+    return World(seed, players, flap=rng.choice((0.0, 0.05, 0.2)), loss=rng.choice((0.0, 0.1)))
+
+
+def play(seed: int, count: int, crashes: int) -> World:
+    """One random world from its first version to the end of its second."""
+    rng = Random(seed + 1)
+    world = random_world(seed, count)
+    world.live()
+    world.create("r1", version_of("v1"), kind="rolling", max_concurrent=count, catch_up_s=7200.0)
+    world.run(8000, lambda: world.ended("r1"))
+    assert world.ended("r1")
+    kind = rng.choice(("canary", "blue-green", "rolling"))
+    world.create("r2", version_of("v2"), kind=kind, max_concurrent=max(2, count // 8), between_s=5.0, catch_up_s=7200.0)
+    world.run(1.0)
+    for _ in range(crashes):
+        world.run(rng.uniform(1, 400), lambda: world.ended("r2"))
+        world.take_over()
+    world.run(9000, lambda: world.ended("r2"))
+    assert world.ended("r2"), f"seed {seed}: it has not ended but is {world.phase('r2')}"
+    if world.phase("r2") is RolloutPhase.FAILED:
+        world.run(3600)
+        stuck = [p.name for p in world.players.values() if p.online and p.running == "v2"]
+        assert stuck == [], f"seed {seed}: a failed rollout left its version on {stuck}"
+    return world

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
 from msgspec import structs
 
@@ -13,7 +11,7 @@ from coordinator.core.rollouts.phases import ENDS_AS, TABLE, Trigger
 from schemas.device import DeviceType, NetworkQuality, ThermalState
 from schemas.rollout import AppNeeds, AppVersion, Service
 from schemas.rollout_state import ENDED, RolloutPhase, Stage
-from tests.core.rollout_world import Player, World, facts_of, version_of
+from tests.core.rollout_world import Player, World, facts_of, play, version_of
 
 
 def fleet(count: int, **how: object) -> list[Player]:
@@ -244,45 +242,6 @@ def test_a_coordinator_that_dies_while_going_back_leaves_nobody_with_what_failed
         assert world.phase("r2") is RolloutPhase.FAILED
         world.run(60)
         assert world.running() == {"v1": 12}
-
-
-def random_world(seed: int, count: int) -> World:
-    """Flapping, slow, deferring and lying devices, lost and doubled messages, and a coordinator that dies."""
-    rng = Random(seed)
-    players = [
-        Player(
-            f"n{i}",
-            bad=frozenset({"v2"}) if rng.random() < 0.03 else frozenset(),
-            slow_s=rng.choice((0.5, 2.0, 20.0)),
-            lies=rng.random() < 0.1,
-            defers=0.2 if rng.random() < 0.2 else 0.0,
-        )
-        for i in range(count)
-    ]
-    return World(seed, players, flap=rng.choice((0.0, 0.05, 0.2)), loss=rng.choice((0.0, 0.1)))
-
-
-def play(seed: int, count: int, crashes: int) -> World:
-    """One random world from its first version to the end of its second."""
-    rng = Random(seed + 1)
-    world = random_world(seed, count)
-    world.live()
-    world.create("r1", version_of("v1"), kind="rolling", max_concurrent=count, catch_up_s=7200.0)
-    world.run(8000, lambda: world.ended("r1"))
-    assert world.ended("r1")
-    kind = rng.choice(("canary", "blue-green", "rolling"))
-    world.create("r2", version_of("v2"), kind=kind, max_concurrent=max(2, count // 8), between_s=5.0, catch_up_s=7200.0)
-    world.run(1.0)
-    for _ in range(crashes):
-        world.run(rng.uniform(1, 400), lambda: world.ended("r2"))
-        world.take_over()
-    world.run(9000, lambda: world.ended("r2"))
-    assert world.ended("r2"), f"seed {seed}: it has not ended but is {world.phase('r2')}"
-    if world.phase("r2") is RolloutPhase.FAILED:
-        world.run(3600)
-        stuck = [p.name for p in world.players.values() if p.online and p.running == "v2"]
-        assert stuck == [], f"seed {seed}: a failed rollout left its version on {stuck}"
-    return world
 
 
 @pytest.mark.parametrize("block", range(4))
