@@ -17,13 +17,15 @@ import coordinator.core.outcomes
 import coordinator.remover
 import node.core.recent
 import node.orders
-from coordinator import fence, lease, outbound, placer
+from coordinator import clusters, fence, lease, outbound, placer
 from coordinator.core import actions as act
 from coordinator.core import events as ev
 from coordinator.core import held
+from coordinator.core.clusters import leading
 from coordinator.core.life import lose
 from coordinator.core.record import Life
 from schemas import jetstream, streams
+from schemas.codec import encode
 from tests.sim.faults import Plan
 from tests.sim.patches import replaced
 
@@ -143,6 +145,23 @@ def woken_expires() -> list[Patch]:
     ]
 
 
+def leader_by_count() -> list[Patch]:
+    """A leader is written whatever is there, and its term is counted in memory, not given by the broker."""
+
+    async def elect(self: Any, wanted: Any) -> None:
+        await self._kv.put(wanted.cluster + clusters.LEADER, encode(wanted.leadership))
+        out: list[Any] = []
+        now = self.term.clock()
+        leading.elected(self.state, wanted.cluster, wanted.leadership, wanted.revision + 1, now, out)
+        self._carry_out(out)
+
+    def restore(state: Any, records: Any, leaders: Any, now: float) -> None:
+        real(state, records, {}, now)
+
+    real = clusters.restore
+    return [replaced(clusters.ClustersArea, "_elect", elect), replaced(clusters, "restore", restore)]
+
+
 def old_beat() -> list[Patch]:
     """What a beat does not list is gone, though it may have been sent before the work arrived."""
 
@@ -175,6 +194,9 @@ BUGS: dict[str, Bug] = {
         _with(acks_lost=8, coordinator_killed=16, coordinator_cut=4, slow_disk=40), 100,
     ),
     "woken coordinator": Bug(woken_expires, ("fence", "kept"), _with(coordinator_stalled=8, stalled_as_it_speaks=8), 60),
+    "leader by count": Bug(
+        leader_by_count, ("two leaders", "old leader", "all is done"), _with(coordinator_killed=8, node_killed=8), 10,
+    ),
     "old beat": Bug(old_beat, ("missed",), _with(structs.replace(BUSY, delay_s=0.05)), 10),
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from coordinator.core.record import Life
 from node.core.attempts import Attempt
 from schemas import limits, subjects
 from schemas.task import ResultHead, ResultState
+from tests.sim.leaders import Leaders
 from tests.sim.streams import Stored, Stream
 
 KILL_BOUND_S = 3.0  # from a kill to its tasks' next placement, where nothing else is wrong
@@ -52,6 +53,7 @@ class Invariants:
         self.acted_at = 0.0  # when a coordinator was last seen to act
         self.ends: dict[str, set[str]] = {}
         self.counts: Counter[str] = Counter()
+        self.leaders = Leaders(world)
 
     def broken(self, rule: str, what: str) -> None:
         """Stops the world."""
@@ -295,7 +297,7 @@ class Invariants:
         states = [c.acting.state for c in world.coordinators if c.acting is not None and c.acting.state.term]
         if len(states) != 1:
             return f"{len(states)} coordinators act"
-        return self._books(states[0])
+        return self._books(states[0]) or self.leaders.left()
 
     def _letters(self) -> str:
         """What is given up after its attempts has a dead letter, and nothing else has."""

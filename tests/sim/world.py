@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 import coordinator.acting
+import node.clusters
 import node.orders
 from coordinator.core import machine
 from schemas import subjects
@@ -173,6 +174,7 @@ class World:
         self._writers: dict[bytes, int] = {}
         real_carry = node.orders.Orders._carry_out
         real_accept = node.daemon.Member._accept
+        real_told = node.clusters.Clusters.told
 
         def step(state: Any, event: Any, now: float) -> Any:
             wanted = real_step(state, event, now)
@@ -189,6 +191,11 @@ class World:
             answer = real_carry(orders, verb, data)
             found.commanded(orders._context.node, verb, command, answer, held)
             return answer
+
+        def told(clusters: Any, said: Any) -> str:
+            refused: str = real_told(clusters, said)
+            found.leaders.told(clusters._context.node, said, refused, clusters.seats)
+            return refused
 
         def accept(member: Any, answer: Any, said: Any) -> None:
             name = member._context.node
@@ -208,6 +215,7 @@ class World:
             stack.enter_context(replaced(coordinator.acting, "step", step))
             stack.enter_context(replaced(node.orders.Orders, "_carry_out", carry_out))
             stack.enter_context(replaced(node.daemon.Member, "_accept", accept))
+            stack.enter_context(replaced(node.clusters.Clusters, "told", told))
             stack.enter_context(replaced(fenced.Fenced, "post", post))
             yield
 
