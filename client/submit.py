@@ -160,7 +160,7 @@ def _plainly(error: FogError) -> FogError:
     if isinstance(error, Unreachable):
         return Unreachable(
             f"the broker did not confirm the task within {GIVE_UP_S:g} s",
-            hint="it may be stored all the same: see `fog tasks`",
+            hint="it may be stored all the same: see `fog tasks`; whether the broker has a full disk: `fog doctor`",
         )
     if isinstance(error, StoreRefused) and "maximum" in error.description:
         return NoRoom(streams.TASKS, error)

@@ -34,6 +34,9 @@ PORT_WAIT_S = 5.0  # a killed server's port is free again within moments
 READY_S = 60.0  # a large store takes seconds to recover (measured: 5000 file consumers, 4 s)
 STOP_S = 10.0  # SIGTERM flushes about 10 ms a dirty consumer; after this SIGKILL, which loses no message either
 POLL_S = 0.01
+FULL_BELOW, ROOM_AGAIN = 1 << 20, 16 << 20  # bytes that are free on its disk: it is as good as full; it may write again
+NO_SPACE = "no space left on device"  # in its log
+LOG_MAX = 1 << 20  # bytes of its log that one look reads
 # Of Go's collector, at its own default, a tenth of the broker's work (measured: 13 of 125 µs a task). Its heap is small, so
 # that it may grow to four times what lives in it; where that would be much of the machine's memory, it collects as needed.
 GOGC = "300"
@@ -72,6 +75,8 @@ class Broker:
     port: int
     version: str
     seed: str
+    _was_full: bool = False
+    _log_read: int = 0
 
     @classmethod
     def start(cls, home: Path, *, port: int | None = None, listen: str = LOOPBACK) -> Broker:
@@ -121,6 +126,7 @@ class Broker:
         with (folder / "start.log").open("wb") as early:  # what it says before it opens its own log
             process = spawn([program, "-c", config], env=_environment(), stdout=early, stderr=early)
         broker = cls(process, folder, host, port, "", seed)
+        broker._said_since()  # by an earlier one
         try:
             broker._wait_ready()
         except BaseException:
@@ -142,6 +148,28 @@ class Broker:
     def target(self) -> Target:
         """How a process on this machine reaches it, with the key."""
         return Target(self.url, seed=self.seed)
+
+    def ails(self) -> str:
+        """Why it should be started again: its disk was full, and is no longer. (After a write that failed it stores nothing
+        until then.) "" when all is well, and while the disk is full."""
+        free = shutil.disk_usage(self.folder).free
+        self._was_full |= free < FULL_BELOW or NO_SPACE in self._said_since()
+        if not self._was_full or free < ROOM_AGAIN:
+            return ""
+        return "its disk was full, and has room again"
+
+    def _said_since(self) -> str:
+        """What it has logged since the last look (of a full disk perhaps nothing: the log lies there, too)."""
+        log = self.folder / "server.log"
+        try:
+            with log.open("rb") as file:
+                file.seek(0, os.SEEK_END)
+                size = file.tell()
+                file.seek(self._log_read if 0 <= size - self._log_read <= LOG_MAX else max(0, size - LOG_MAX))
+                self._log_read = size
+                return file.read(LOG_MAX).decode(errors="replace")
+        except OSError:
+            return ""
 
     def stop(self) -> None:
         """Ask it to end, wait, and kill it when it does not. Returns once it is gone; safe to call twice."""

@@ -22,6 +22,7 @@ from schemas.procs import how_it_ended, kill_group, reaped
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 30.0  # before a restart; doubled by each death that comes soon
 STEADY_S = 60.0  # a child that ran this long starts again without a longer wait
 SAME_SIGNAL_S = 0.3  # a terminal and a parent may both pass on one Ctrl-C: so close together they are one
+AILS_S = 5.0  # between two looks at how a child fares
 TICK_S = 0.25  # where the system has no SIGCHLD, children are looked at this often
 
 # Windows has no SIGHUP.
@@ -34,6 +35,7 @@ class ChildSpec:
 
     Higher `rank`s are stopped first. The death of a `vital` child ends all. `failed` begins the line that reports a
     death other than an orderly end, `then` ends it when the child is not started again. SIGKILL comes `stop_s` after SIGTERM.
+    `ails` is asked every few seconds why the child should be stopped and started again; "" when it should not.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ChildSpec:
     failed: str = ""
     then: str = ""
     stop_s: float = 10.0
+    ails: Callable[[], str] | None = None
 
 
 @dataclass
@@ -110,6 +113,10 @@ class Supervisor:
         """Report a death, start again what is due. False when it is the end of all."""
         if child.process is not None and (code := child.process.poll()) is not None:
             return self._died(child, child.process.pid, code)
+        if child.process is not None and child.spec.ails is not None and (why := child.spec.ails()):
+            self.say(f"{child.spec.name} is started again: {why}")
+            self._stop([child])
+            self._start_again(child)
         if child.due is not None and child.due <= time.monotonic():
             self._start_again(child)
         return True
@@ -144,6 +151,7 @@ class Supervisor:
 
     def _until_due(self) -> float | None:
         dues = [child.due for child in self._children if child.due is not None]
+        dues += [time.monotonic() + AILS_S for child in self._children if child.spec.ails is not None][:1]
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 
     def _tell_pids(self) -> None:

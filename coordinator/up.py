@@ -85,7 +85,12 @@ class Up:
 
     def broker_spec(self) -> ChildSpec:
         """The broker, as a child."""
-        return ChildSpec("broker", self._start_broker, rank=BROKER, vital=True, then="stopping everything")
+        return ChildSpec(
+            "broker", self._start_broker, rank=BROKER, vital=True, then="stopping everything", ails=self._ails
+        )
+
+    def _ails(self) -> str:
+        return self.broker.ails()
 
     def _start_broker(self) -> subprocess.Popen[bytes]:
         self.broker = Broker.start(self.home.root, port=self._port, listen=self._listen)

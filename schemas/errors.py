@@ -58,6 +58,13 @@ class StoreRefused(FogError):
         return self.code == 10077 and "per subject" in self.description
 
 
+# nats-server (2.15) answers nothing to what it cannot write, and goes on so when there is room again, until it is started anew.
+STORES_NOTHING = (
+    "is its disk full? Make room; `fog up` then starts its broker again by itself, any other nats-server has to be started "
+    "again. What was acknowledged is kept"
+)
+
+
 class NoRoom(StoreRefused):
     """A stream is at a limit of its own: nothing was stored. `stream` is its name, `description` the limit's."""
 

@@ -142,4 +142,5 @@ class Facts(Struct):
     trouble: TroubleReply | None = None
     parts_lost: tuple[str, ...] = ()  # parts of chunks that no stream holds
     refusals: tuple[Refusal, ...] = ()
+    unwritable: str = ""  # why the broker stores nothing
     unread: dict[str, str] = {}  # what could not be read, and why

@@ -26,13 +26,16 @@ from schemas import jetstream, streams, subjects
 from schemas.api import Empty, StatusReply, TroubleReply
 from schemas.bus import Bus
 from schemas.codec import Decoder
-from schemas.errors import FogError
+from schemas.errors import FogError, StoreRefused, Unreachable
 from schemas.headers import header, status_of
 from schemas.membership import Holder
+from schemas.store import Store
 from schemas.target import Target
 
 T = TypeVar("T")
 ANSWER_S = 4.0  # for the coordinator's answer: longer than a takeover takes
+WRITE_BYTES = 16 << 10  # a few may still find room on a full disk
+WRITE_S = 5.0  # for the broker to store a message
 NOBODY_S = 0.2  # the same where no one holds the lease
 SERVERS_S = 0.5  # for all servers of a cluster to answer
 WORK_MAX = 50_000  # messages of FOG_WORK up to which they are counted by node
@@ -84,6 +87,7 @@ class Reader:
             facts.queued_at = await self._part("the nodes' queues", self._queued_at())
         if f"KV_{streams.LEASES}" in there:
             facts.lease = await self._part("the lease", self._lease())
+            facts.unwritable = await self._part("whether it stores", self._unwritable()) or ""
         facts.lease_read = facts.streams is not None and "the lease" not in facts.unread
         if streams.EVENTS in there:
             facts.refusals = await self._part("the events", self._refusals()) or ()
@@ -100,6 +104,18 @@ class Reader:
         return None
 
     # The broker.
+
+    async def _unwritable(self) -> str:
+        """Why the broker does not store a message, "" when it does: one beside the lease, which ages within a second."""
+        store = Store(self._bus)
+        try:
+            subject = f"$KV.{streams.LEASES}.doctor"
+            await store.put(subject, bytes(WRITE_BYTES), headers=b"Nats-TTL: 1\r\n", timeout_s=WRITE_S)
+        except (StoreRefused, Unreachable) as error:
+            return error.message
+        finally:
+            store.close()
+        return ""
 
     async def _broker(self) -> Broker:
         began = time.monotonic()

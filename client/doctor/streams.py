@@ -9,6 +9,7 @@ from client.doctor.facts import Facts, Stream
 from client.doctor.finding import Finding, few, ok, problem, warning
 from client.show import size, span
 from schemas import limits, streams, subjects
+from schemas.errors import STORES_NOTHING
 
 NEARLY, FULL = 0.8, 0.95  # shares of a limit
 NS = streams.NS
@@ -31,6 +32,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
     yield from _settings(wanted, there)
     yield from _copies(there)
     yield from _room(there)
+    yield from _writable(facts)
     yield from _foreign(facts.streams, wanted)
 
 
@@ -128,6 +130,12 @@ def _room(there: dict[str, Stream]) -> Iterator[Finding]:
             yield (problem if used >= FULL * most else warning)("streams.room", seen, advice, f"{name}.{field}")
     if good and there:
         yield ok("streams.room", "none of them is nearly full")
+
+
+def _writable(facts: Facts) -> Iterator[Finding]:
+    if facts.unwritable:
+        seen = f"the broker answers, and stores nothing: {facts.unwritable}"
+        yield problem("streams.write", seen, f"see its log; {STORES_NOTHING}")
 
 
 def _when_full(name: str) -> str:

@@ -41,7 +41,9 @@ def placed(state: Coordinator, event: Placed, now: float, out: Out) -> None:
     if task.history.placement != event.placement or task.state is not Life.PLACING:
         _placed_late(task, event, out)
         return
-    task.place_failures = 0
+    if task.place_failures:
+        task.place_failures = 0
+        task.reason = task.park_reason if task.bound == WAITING else ""
     if event.found == GONE:
         _look_again(state, task, now)
         return
@@ -110,6 +112,7 @@ def place_failed(state: Coordinator, event: PlaceFailed, now: float, out: Out) -
         conclude(state, task, ResultState.FAILED, f"the broker refused it: {event.error}", now, out)
         return
     task.place_failures += 1
+    task.reason = f"the broker does not take it, and is asked again: {event.error}"[: limits.REASON_MAX]
     delay = min(30.0, tune.PLACE_AGAIN_S * 2.0 ** min(task.place_failures - 1, 5))
     state.at(now + delay, _place_again, (task, event.placement))
 
@@ -118,9 +121,9 @@ def _place_again(state: Coordinator, what: tuple[TaskRecord, int], now: float, o
     task, placement = what
     if state.tasks.get(task.id) is not task or task.state is not Life.PLACING or task.history.placement != placement:
         return
-    not_before = task.not_before if task.bound == WAITING else 0.0
+    not_before, reason = (task.not_before, task.park_reason) if task.bound == WAITING else (0.0, "")
     out.append(
-        Place(task.id, task.bound, task.history, task.source, task.deadline_at, task.result_by, not_before, task.reason)
+        Place(task.id, task.bound, task.history, task.source, task.deadline_at, task.result_by, not_before, reason)
     )
 
 

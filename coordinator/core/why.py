@@ -25,6 +25,8 @@ def explain(state: Coordinator, task_id: str) -> Why | None:
     task = state.tasks.get(task_id) or state.done_why.get(task_id)
     if task is None:
         return None
+    if task.place_failures and task.state is Life.PLACING:
+        return Why(text=task.reason, nodes=len(state.nodes))
     if task.why and (task.node is not None or task_id not in state.tasks):
         return why_node(task)
     return why_none(state, task)
