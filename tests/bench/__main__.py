@@ -35,6 +35,7 @@ FIGURES = {
     "kill_recovery_p99_ms": "recovery",
     "kill_200_ms": "recovery",
     "freeze_recovery_beats": "recovery",
+    "cpu_limit_error_points": "enforce",
 }
 # Minutes each: only when asked for.
 LONG = {"million_coordinator_mb": "million", "heavy_coordinator_mb": "million"}
