@@ -80,6 +80,7 @@ class Executor:
         self.desk = desk
         self.pool = Pool(modules, self._on_message, self._on_gone, self._now)
         self.on_busy: Callable[[], None] | None = None
+        self.why_gone: Callable[[str], str] = lambda how: how  # may know better why a runner ended by itself
         self._clock = RunClock()
         self._sink = sink
         self._runners: dict[int, Runner] = {}  # by lane number
@@ -226,6 +227,7 @@ class Executor:
             self.desk.doom(lane)
         buried = self.desk.bury(lane, runner.last)
         if not lane.doomed:
+            how = self.why_gone(how)
             log.warning("a runner died", extra=fields(task=buried.blamed and buried.blamed.task.id, how=how))
         self._buried(buried, how)
         self._moved()

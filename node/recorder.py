@@ -109,6 +109,8 @@ class Recorder:
         """A failed attempt: a task that kills its runner must not be tried for ever. A runner that ended before the task
         was begun says nothing of it."""
         word = "died" if began and attempt.started_at else "failed"
+        if how.startswith(MEMORY_EXCEEDED):
+            word = "memory"
         self._end(attempt, Ending(OutcomeKind.FAILED, word, how, began))
 
     def stopped(self, attempt: Attempt, why: str, began: bool) -> None:

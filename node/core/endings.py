@@ -39,6 +39,13 @@ def exceeded(seen_mb: int, limit_mb: int) -> str:
     return f"{MEMORY_EXCEEDED}: all that runs here takes {seen_mb} MiB, and {limit_mb} MiB is the limit; this took the most"
 
 
+def exceeded_by_kernel(limit_mb: int) -> str:
+    """The same, where the kernel was quicker: it does not tell how much that was."""
+    return (
+        f"{MEMORY_EXCEEDED}: the kernel ended it, since all that runs here took more than the limit of {limit_mb} MiB"
+    )
+
+
 def cut(error: str) -> str:
     """The end of an error, which says most, within `limits.ERROR_MAX`."""
     return error if len(error) <= limits.ERROR_MAX else "…" + error[1 - limits.ERROR_MAX :]

@@ -15,10 +15,11 @@ from msgspec.structs import replace
 
 from node.core.ceilings import Ceilings, advised, lowest
 from node.core.duty import LOOK_S, Duty, Measured, Slice
-from node.core.endings import exceeded
+from node.core.endings import exceeded, exceeded_by_kernel
 from node.core.memory import MIB, culprit
 from node.core.usage import Look, all_used_s
 from node.enforce import backstop
+from node.enforce.cgroup import Group
 from node.enforce.holding import CAN_HOLD, Holding
 from node.enforce.throttle import Throttle
 from node.enforce.trees import Trees, pss
@@ -38,13 +39,13 @@ def usable_cores(said: int) -> int:
     return max(1, min(said, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else said))
 
 
-def means(ceilings: Ceilings) -> Enforced:
-    """By which mechanism this device would hold work to these ceilings."""
-    duty = "duty cycle" if CAN_HOLD else "nothing: this system cannot stop processes"
+def means(ceilings: Ceilings, by_kernel: bool = False) -> Enforced:
+    """By which mechanism work is held to these ceilings."""
+    duty = "cgroup cpu.max" if by_kernel else "duty cycle" if CAN_HOLD else "nothing: this system cannot stop processes"
     return Enforced(
         cpu="" if ceilings.cpu_percent >= 100 else duty,
         cpu_percent=ceilings.cpu_percent,
-        memory="" if ceilings.memory_mb is None else "polled",
+        memory="" if ceilings.memory_mb is None else "polled" + (", cgroup memory.max behind" if by_kernel else ""),
         memory_mb=ceilings.memory_mb,
         bandwidth_mbps=ceilings.bandwidth_mbps,
     )
@@ -53,12 +54,15 @@ def means(ceilings: Ceilings) -> Enforced:
 class Enforcer:
     """One node's, on a device with so many `cores`. `owner` are the ceilings from its configuration."""
 
-    def __init__(self, executor: Executor, cores: int, owner: Ceilings, throttle: Throttle) -> None:
+    def __init__(
+        self, executor: Executor, cores: int, owner: Ceilings, throttle: Throttle, group: Group | None = None
+    ) -> None:
         self._executor, self._cores, self._throttle = executor, cores, throttle
         self._by = {"owner": owner}
         self._ceilings = owner
         self._suspended = False
-        self._trees, self._holding = Trees(), Holding()
+        self._trees, self._holding, self._group = Trees(), Holding(), group or Group()
+        self._by_kernel = False
         self._duty: Duty | None = None
         self._slice = Slice(0.0, LOOK_S)
         self._measured = Measured(cores)
@@ -68,7 +72,7 @@ class Enforcer:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        executor.pool.on_spawn = self._spawned
+        executor.pool.on_spawn, executor.why_gone = self._spawned, self._why_gone
         self._set(owner)
 
     # What others ask for.
@@ -114,7 +118,7 @@ class Enforcer:
 
     def report(self) -> Enforced:
         """How work is held to what, and what it uses."""
-        planned = replace(means(self._ceilings), suspended=self._suspended)
+        planned = replace(means(self._ceilings, self._by_kernel), suspended=self._suspended)
         if self._task is None:
             return planned
         share = self._measured.share
@@ -139,18 +143,22 @@ class Enforcer:
     def _set(self, ceilings: Ceilings) -> None:
         self._ceilings = ceilings
         share = ceilings.cpu_percent / 100
-        self._duty = Duty(share, self._cores) if share < 1 and CAN_HOLD else None
+        pids = [pid for look in self._look().values() for pid, _ in look]
+        cores = self._cores * share if share < 1 else None
+        self._by_kernel = self._group.limit(cores, ceilings.memory_mb, pids)
+        if self._group.why:
+            log.debug("there is no control group for work", extra=fields(reason=self._group.why))
+        self._duty = Duty(share, self._cores) if share < 1 and CAN_HOLD and not self._by_kernel else None
         self._slice = self._duty.begin() if self._duty else Slice(0.0, LOOK_S)
-        for look in self._look().values():
-            for pid, _ in look:
-                backstop.hold(pid, ceilings.memory_mb)
+        for pid in pids:
+            backstop.hold(pid, ceilings.memory_mb)
         self._watch()
         self._wake()
         self._throttle.set(ceilings.bandwidth_mbps)
 
     @property
     def _wanted(self) -> bool:
-        return self._duty is not None or self._ceilings.memory_mb is not None or self._suspended
+        return self._ceilings.cpu_percent < 100 or self._ceilings.memory_mb is not None or self._suspended
 
     def _watch(self) -> None:
         """Begin to watch once something runs that has to be watched."""
@@ -220,7 +228,12 @@ class Enforcer:
         if self._ceilings.memory_mb is not None:
             self._check_memory(self._ceilings.memory_mb)
 
+    def _why_gone(self, how: str) -> str:
+        limit_mb = self._ceilings.memory_mb
+        return exceeded_by_kernel(limit_mb) if limit_mb is not None and self._group.has_killed() else how
+
     def _spawned(self, runner: Runner) -> None:
+        self._group.add(runner.pid)
         if self._ceilings.memory_mb is not None:
             backstop.hold(runner.pid, self._ceilings.memory_mb)
 

@@ -9,6 +9,7 @@ import psutil
 from node.core.ceilings import Ceilings
 from tests.bench.figures import Figure
 from tests.integration.limited import CORES, device, spinning
+from tests.integration.node_fleet import until
 
 LIMITS, BUSY = (15, 35, 50), (1, 2, 4)
 SETTLE_S, WINDOW_S = 1.5, 5.0
@@ -34,8 +35,7 @@ async def _measure(limit: int, busy: int) -> tuple[float, float]:
     async with device(Ceilings(cpu_percent=limit)) as made:
         for _ in range(busy):
             made.place(spinning())
-        while len(made.processes()) < 3 * busy:
-            await asyncio.sleep(0.05)
+        await until(lambda: len(made.processes()) >= 3 * busy)
         await asyncio.sleep(SETTLE_S)
         (begun, used), idle = made.seconds(), psutil.cpu_times().idle
         await asyncio.sleep(WINDOW_S)

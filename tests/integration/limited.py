@@ -15,6 +15,7 @@ from node.core.attempts import Attempt, Place, attempt_of
 from node.core.ceilings import Ceilings
 from node.core.desk import Desk
 from node.core.lanes import Room
+from node.enforce.cgroup import Group, Leaf
 from node.enforce.enforcer import Enforcer
 from node.enforce.throttle import Throttle
 from node.executor import Executor
@@ -30,6 +31,11 @@ SPIN = "while :; do :; done"
 def spinning(processes: int = 1) -> CommandRun:
     """A command of a shell whose children are busy for ever."""
     return CommandRun(("sh", "-c", f"({SPIN}) & " * processes + "wait"))
+
+
+def no_leaf() -> Leaf:
+    """The tests themselves are not moved into a control group, also where that could be done."""
+    raise ValueError("not in a test")
 
 
 class Sink:
@@ -66,11 +72,11 @@ class Sink:
 class Device:
     """A device that works."""
 
-    def __init__(self, ceilings: Ceilings, modules: tuple[str, ...]) -> None:
+    def __init__(self, ceilings: Ceilings, modules: tuple[str, ...], group: Group | None = None) -> None:
         self.desk = Desk(Room(8, 8.0, 100_000))
         self.sink = Sink(self.desk)
         self.executor = Executor(self.desk, modules, self.sink)
-        self.enforcer = Enforcer(self.executor, CORES, ceilings, Throttle())
+        self.enforcer = Enforcer(self.executor, CORES, ceilings, Throttle(), group or Group(no_leaf))
         self._placed = 0
 
     def place(self, run: Run, **more: Any) -> str:
@@ -109,9 +115,9 @@ class Device:
 
 
 @asynccontextmanager
-async def device(ceilings: Ceilings = NONE, *modules: str) -> AsyncIterator[Device]:
+async def device(ceilings: Ceilings = NONE, *modules: str, group: Group | None = None) -> AsyncIterator[Device]:
     """A device, and its end."""
-    made = Device(ceilings, modules)
+    made = Device(ceilings, modules, group)
     try:
         yield made
     finally:
