@@ -106,9 +106,10 @@ class SleepRequest(Struct, frozen=True, omit_defaults=True):
 class StatusReply(Struct, frozen=True, omit_defaults=True):
     """The fleet at a glance. `nodes` by node state, `tasks` by task state, `pending` by priority name.
 
-    `bad` counts messages that were refused, by what was wrong with them; `counts` what happened since this coordinator
-    acts (``succeeded``, ``failed``, ``moved``, …). `dead_letters` is how many FOG_DEAD holds. Cores and slots are those of
-    nodes that take work now. `at` is the time by which it judges (the broker's, carried on), in seconds since 1970.
+    `balance` is min/max tasks of the nodes that take work: 1 is even, None that none is held. `bad` counts messages that were
+    refused, by what was wrong with them; `counts` what happened since this coordinator acts (``succeeded``, ``failed``,
+    ``moved``, …). `dead_letters` is how many FOG_DEAD holds. Cores and slots are those of nodes that take work now. `at` is
+    the time by which it judges (the broker's, carried on), in seconds since 1970.
     """
 
     coordinator: str = ""
@@ -124,6 +125,7 @@ class StatusReply(Struct, frozen=True, omit_defaults=True):
     slots_used: int = 0
     cores: float = 0.0
     cores_used: float = 0.0
+    balance: float | None = None
     bad: dict[str, int] = {}
     counts: dict[str, int] = {}
     dead_letters: int = 0

@@ -33,6 +33,7 @@ async def _status(fleet: Fleet, args: argparse.Namespace) -> int:
         ("pending", _counts(status.pending)), ("slots", f"{status.slots_used} of {status.slots} used"),
         ("cores", f"{status.cores_used:g} of {status.cores:g} used"), ("so far", _counts(status.counts)),
         ("dead letters", f"{status.dead_letters} (see fog dead)" if status.dead_letters else ""),
+        ("min/max tasks of a node", "" if status.balance is None else f"{status.balance:.2f}"),
         ("bad messages", _counts(status.bad)),
     ])  # fmt: skip
     for note in status.notes:

@@ -26,6 +26,7 @@ from coordinator.core import (
     unclassed,
 )
 from coordinator.core.actions import Action, Emit
+from coordinator.core.balance import relieve
 from coordinator.core.placing import ask, pump
 from coordinator.core.queue import measure_flow
 from coordinator.core.reserve import reserve
@@ -67,6 +68,7 @@ def tick(state: Coordinator, event: events.Tick, now: float, out: Out) -> None:
         fleet.give_up_registrations(state, now)
         if state.term:
             reserve(state, now)
+            relieve(state, now, out)
             unclassed.retry_unclassed(state, now, out)
     state.ask_to_wake(out)
 

@@ -41,8 +41,9 @@ class NodeView:
         "clock_ahead_s", "closed_at", "clusters", "cores", "cores_free", "count", "device", "done", "drain_wanted",
         "drained", "enforced", "events", "failed", "functions", "gone_at", "harvest_state", "heard_at", "id", "idle",
         "interval_s", "kinds", "last_beat", "left", "look_again_at", "memory_free", "memory_mb", "missed", "next_due",
-        "orphans", "outbox", "outbox_since", "power", "power_mode", "queue_ms", "record", "reported_at", "reserved",
-        "resume_asked_at", "revision", "self_draining", "slot", "slots", "speed", "state", "thermal", "timed_at", "unacked",
+        "orphans", "outbox", "outbox_since", "power", "power_mode", "queue_ms", "record", "relieved_at", "reported_at",
+        "reserved", "resume_asked_at", "revision", "self_draining", "slot", "slots", "speed", "state", "thermal",
+        "timed_at", "unacked",
     )  # fmt: skip
 
     def __init__(self, record: NodeRecord, slot: int, interval_s: float) -> None:
@@ -78,6 +79,7 @@ class NodeView:
         self.resume_asked_at = 0.0  # when it was told to take work again, until it says that it does
         self.attempts: dict[str, TaskRecord] = {}
         self.unacked: deque[int] = deque(maxlen=limits.NODE_QUEUE_MAX)  # WORK of its last successes: left to it to ack
+        self.relieved_at = 0.0  # when it was last asked to give waiting tasks back
         self.blocked: dict[NeedsClass, None] = {}
         self.reserved: tuple[NeedsClass, int] | None = None
         self.count = 0

@@ -83,6 +83,7 @@ class Coordinator:
         self.stayed: dict[int, int] = dict.fromkeys(PRIORITIES, 0)  # would be parked, but for the limit
         self.fresh: deque[tuple[float, TaskRecord]] = deque()
         self.to_ask: list[TaskRecord] = []
+        self.to_relieve: list[NodeView] = []  # nodes still to be looked at in this round
         # time
         self.timers: list[tuple[float, int, Alarm, Any]] = []
         self.timer_number = 0

@@ -34,6 +34,15 @@ ANNOUNCE_QUEUED_S = 0.5  # a task that waits longer for a slot is said to be que
 RESERVE_AFTER_S = 2.0  # a task passed by younger ones for this long gets a node kept free
 RESERVE_LOOK = 64  # fitting nodes among which the best one is reserved
 
+# Balance.
+BEHIND_S = 2.0  # a task that waits at its node for longer, while another one is ready for it, is asked back
+RELIEVE_AGAIN_S = 2.0  # a node is asked this often at most
+RELIEVE_LOOK = 1_000  # nodes that are looked at in one go
+HELPERS_LOOK = 16  # nodes with room whose free slots are counted
+FOREIGN_LOAD_MAX = 0.75  # of a node's processor that others may use, before it is called overloaded
+RAM_FREE_MIN = 0.03  # of its memory, below which it is
+SHORT_S = 5.0  # tasks that wait for a slot for longer make the fleet degraded
+
 # Splitting of map chunks.
 SPLIT_MS = 2000.0  # a chunk that would run longer than this on its node is split
 PART_MS = 1000.0  # into parts of about this

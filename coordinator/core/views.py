@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from msgspec import UNSET
 
+from coordinator.core.balance import shortage
 from coordinator.core.classes import PLAIN
 from coordinator.core.filters import PASSING
 from coordinator.core.nodeview import NodeView
@@ -35,10 +36,17 @@ def status(state: Coordinator, now: float) -> api.StatusReply:
         slots_used=sum(min(n.count, n.slots) for n in held),
         cores=sum(n.cores for n in working),
         cores_used=round(sum(n.cores - max(0.0, n.cores_free) for n in held), 3),
+        balance=balance(working),
         bad=_bad_at_nodes(state),
         counts=dict(state.counts),
         notes=tuple(_notes(state, now)),
     )
+
+
+def balance(nodes: list[NodeView]) -> float | None:
+    """Min/max tasks held by these nodes (SPEC 8.6): 1 is even. None where nobody holds any."""
+    most = max((node.count for node in nodes), default=0)
+    return round(min(node.count for node in nodes) / most, 3) if most else None
 
 
 def _bad_at_nodes(state: Coordinator) -> dict[str, int]:
@@ -56,6 +64,7 @@ def _notes(state: Coordinator, now: float) -> Iterator[str]:
             f"degraded: {hold.silent} of {hold.expected} nodes fell silent at the same moment; none is called lost before"
             f" {max(0.0, hold.until - now):.0f} s from now, unless beats resume"
         )
+    yield from shortage(state, now)
     if not any(n.takes_work() for n in state.nodes.values()):
         yield "no node takes work"
     troubled = [f"{n.id} ({n.bad_messages})" for n in state.nodes.values() if n.bad_messages]

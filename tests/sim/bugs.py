@@ -191,7 +191,7 @@ BUGS: dict[str, Bug] = {
     # 3 slow disks and 8 kills it was one in a hundred, and any change to the order of events lost it.)
     "duplicate is placed": Bug(
         duplicate_is_placed, ("books", "all is done", "kept"),
-        _with(acks_lost=8, coordinator_killed=16, coordinator_cut=4, slow_disk=40), 100,
+        _with(acks_lost=8, coordinator_killed=16, coordinator_cut=4, slow_disk=40), 200,
     ),
     "woken coordinator": Bug(woken_expires, ("fence", "kept"), _with(coordinator_stalled=8, stalled_as_it_speaks=8), 60),
     "leader by count": Bug(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from coordinator.core.clusters.state import Cluster, Clusters
 from coordinator.core.nodeview import NodeView
 from coordinator.core.score import score
+from coordinator.core.views import balance
 from schemas.api import ListRequest
 from schemas.cluster import ClusterRow, ClustersReply, MemberRow
 from schemas.membership import NodeState
@@ -36,7 +37,7 @@ def row(cluster: Cluster, nodes: Mapping[str, NodeView]) -> ClusterRow:
         cluster.why,
         cluster.pinned,
         cluster.selector,
-        balance(known),
+        balance([node for node in known if node.takes_work()]),
     )
 
 
@@ -44,10 +45,3 @@ def _member(name: str, node: NodeView | None) -> MemberRow:
     if node is None:
         return MemberRow(name, NodeState.LOST.value)
     return MemberRow(name, node.shown.value, round(score(node)[0], 3), node.count, node.record.offer.cache_mb)
-
-
-def balance(nodes: list[NodeView]) -> float | None:
-    """Min/max tasks of the nodes that take work (SPEC 8.6): 1 is even. None where nobody holds any."""
-    held = [node.count for node in nodes if node.takes_work()]
-    most = max(held, default=0)
-    return round(min(held) / most, 3) if most else None
