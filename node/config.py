@@ -14,6 +14,7 @@ from msgspec.structs import fields
 
 from node.core.ceilings import Ceilings
 from node.core.voting import VotePolicy
+from node.terms import HarvestSettings
 from schemas import limits
 from schemas.codec import convert
 from schemas.errors import BadInput
@@ -30,7 +31,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
 
     `leave_grace_s`: how long running work may go on when the node is stopped. `look_again_s`: what the device is, is read
     again this often. `sleep_s`: the sleep that SIGUSR1 announces. `cache_mb` is memory for the clusters' caches, `vote` how
-    it votes in them. `device` overrides signals by field name. `limits` are ceilings on what running work uses.
+    it votes in them. `device` overrides signals by field name. `limits` are ceilings on what running work uses,
+    `harvest` the terms on which the device works only while nobody needs it.
     """
 
     name: str = ""
@@ -51,6 +53,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     log_level: str = ""
     device: dict[str, Any] = {}
     limits: Ceilings = Ceilings()
+    harvest: HarvestSettings = HarvestSettings()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,6 +82,22 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--limit", dest="limits", metavar="NAME=VALUE", action="append",
         help="the most that running work may use: cpu_percent (of all cores together), memory_mb, bandwidth_mbps",
+    )  # fmt: skip
+    p.add_argument(
+        "--harvest", dest="harvest", action="append_const", const="enabled=true",
+        help="work only while nobody needs this device: charging, cool, unused, on a free network, at night",
+    )  # fmt: skip
+    p.add_argument(
+        "--headless", dest="harvest", action="append_const", const="headless=true",
+        help="with --harvest: nobody uses this device, so what cannot be read does not stand against it",
+    )  # fmt: skip
+    p.add_argument(
+        "--window", dest="harvest", metavar="HH:MM-HH:MM", action="append", type=lambda text: f"window={text}",
+        help="with --harvest: only then (default 22:00-07:00), or always",
+    )  # fmt: skip
+    p.add_argument(
+        "--zone", dest="harvest", metavar="NAME", action="append", type=lambda text: f"zone={text}",
+        help="with --harvest: the window is by this time zone (default: the device's own)",
     )  # fmt: skip
     p.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     p.add_argument("--show", action="store_true", help="print what this device is, and stop")
@@ -122,7 +141,9 @@ def _file(path: Path) -> dict[str, Any]:
     unknown = sorted(set(table) - known)
     if unknown:
         raise BadInput(unknown[0], f"{path} has no such setting", hint=f"the settings are {', '.join(sorted(known))}")
-    convert({name: value for name, value in table.items() if name in ("labels", "device", "limits")}, Settings)
+    convert(
+        {name: value for name, value in table.items() if name in ("labels", "device", "limits", "harvest")}, Settings
+    )
     return table
 
 
@@ -146,12 +167,12 @@ def _environment(env: Mapping[str, str], device: Any) -> dict[str, Any]:
     return table
 
 
-_LISTS = ("labels", "import", "allow", "limits")
+_LISTS = ("labels", "import", "allow", "limits", "harvest")
 
 
 def _parsed(name: str, value: Any, before: Any) -> Any:
     """A flag's or variable's text as the file would have it; pairs are added to those of the file."""
-    if name in ("labels", "device", "limits"):
+    if name in ("labels", "device", "limits", "harvest"):
         pairs = dict(_pair(name, text) for text in value)
         return {**(before or {}), **({k: _word(v) for k, v in pairs.items()} if name != "labels" else pairs)}
     if name in ("import", "allow"):

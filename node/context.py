@@ -20,7 +20,8 @@ BAD_KEPT = 5  # of the latest bad messages, as the answer to `report` tells them
 
 @dataclass
 class Context:
-    """One node's identity and standing. `boot` is 0 until registered; `closed_to` says why it is out of service."""
+    """One node's identity and standing. `boot` is 0 until registered; `closed_to` says why it is out of service, `resting` why
+    it takes no work for the moment: a harvesting device works only while nobody needs it."""
 
     node: str
     bus: Bus
@@ -32,6 +33,8 @@ class Context:
     term: int = 0
     seen_seq: int = 0
     closed_to: str = ""
+    resting: str = ""
+    harvest_state: str = ""
     leaving: bool = False
     sleep: Sleep = field(default_factory=Sleep)
     full: bool = False  # its outbox takes no more
@@ -44,7 +47,7 @@ class Context:
     @property
     def refuses(self) -> str:
         """Why no new work is wanted now; "" when it is."""
-        return self.closed_to or (ASLEEP if self.sleep else "")
+        return self.closed_to or (ASLEEP if self.sleep else "") or self.resting
 
     def note_bad(self, where: str, error: BadInput) -> None:
         """Count a message that could not be understood."""

@@ -23,6 +23,7 @@ from node.device import Device
 from node.enforce.enforcer import Enforcer, usable_cores
 from node.enforce.throttle import PacedObjects, Throttle
 from node.executor import Executor
+from node.harvester import Harvester
 from node.identity import Identity
 from node.intake import Intake
 from node.kept import Folder
@@ -33,6 +34,7 @@ from node.outbox import Outbox
 from node.outputs import Outputs
 from node.recorder import Recorder
 from node.sleeper import Sleeper
+from node.terms import terms_of
 from schemas.bus import Bus
 from schemas.device import DeviceCapabilities, FunctionOffer
 from schemas.errors import FogError
@@ -74,6 +76,8 @@ class Daemon:
         self._stop = asyncio.Event()
         self._parts_ready = False
         self._reading: asyncio.Task[None] | None = None
+        self._terms = terms_of(settings.harvest) if settings.harvest.enabled else None
+        self._harvester: Harvester | None = None
 
     async def run(self) -> None:
         """Join and work until SIGTERM or SIGINT, then leave in order. Raises FogError when it cannot work at all."""
@@ -164,6 +168,7 @@ class Daemon:
             self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
             self._intake = Intake(context, desk, executor, recorder, blobs, self._leaser.arrived)
             self._registered = asyncio.Event()
+            self._harvester = self._make_harvester(capabilities)
             orders.on_assignment = self._apps.on_assignment
             self._apps.attach(context, lambda disk: Fetcher(bus, disk))
             await self._clusters.start()
@@ -178,6 +183,17 @@ class Daemon:
             await outbox.keep_all()
             store.close()
             outbox.close()
+            if self._harvester is not None:
+                await self._harvester.close()
+
+    def _make_harvester(self, capabilities: DeviceCapabilities) -> Harvester | None:
+        """What lets this device work only while nobody needs it, if its owner wants that."""
+        if self._terms is None:
+            return None
+        return Harvester(
+            self._context, self._orders, self._recorder, self._enforcer, self._executor.busy, self._terms,
+            capabilities.ram_total_mb,            self._device, self._member.beat, self._folder,
+        )  # fmt: skip
 
     async def _serve(self, member: Member) -> None:
         """Until told to stop; raises when membership or the intake fails for good."""
@@ -186,6 +202,8 @@ class Daemon:
             asyncio.create_task(self._begin_intake()),
             asyncio.create_task(self._stop.wait()),
         ]
+        if self._harvester is not None:
+            tasks.append(asyncio.create_task(self._harvester.run()))
         try:
             while not self._stop.is_set():
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -278,6 +296,8 @@ class Daemon:
         if not await executor.until_idle(self._settings.leave_grace_s):
             self._orders.stop_all(LEAVING)
             await executor.until_idle(STOP_S)
+        if self._harvester is not None:
+            self._harvester.leave()
         await self._recorder.all_posted(max(STOP_S, self._settings.leave_grace_s))
         stored = await context.events.drain(STOP_S)
         self._clusters.stop()

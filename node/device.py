@@ -27,8 +27,9 @@ from node.sensors.tree import Tree
 from schemas.device import DeviceCapabilities, DeviceState
 
 # How old a slow signal may be, in seconds, before it is read again.
-POWER_AGE_S = TEMPERATURE_AGE_S = 1.0
+POWER_AGE_S = 1.0  # and of heat
 NETWORK_AGE_S = 5.0
+OWNER_AGE_S = 0.2  # of both while somebody waits for the owner to come
 STORAGE_AGE_S = 10.0
 _OF_LINK = ("network_quality", "network_latency_ms", "network_goodput_mbps")
 SENSORS_AGE_S = 60.0  # of the list of sensors, not of what they read
@@ -65,6 +66,7 @@ class Device:
         self._termux = Termux(env) if self._android else None
         self._link: Look = dict.fromkeys(_OF_LINK, unknown("the link to the broker has not been measured yet"))
         self._kept: dict[str, tuple[float, Any]] = {}
+        self._power_age_s = POWER_AGE_S
 
     @property
     def waiting(self) -> bool:
@@ -82,6 +84,10 @@ class Device:
         source = "no answer from the broker" if round_trip_ms is None else "round trip to the broker"
         self._link["network_quality"] = known(quality(round_trip_ms), source)
         self._link["network_latency_ms"] = unknown(source) if round_trip_ms is None else known(round_trip_ms, source)
+
+    def watch_owner(self, on: bool) -> None:
+        """Whether power and heat are read afresh nearly each time: work must stop at once when the charger goes."""
+        self._power_age_s = OWNER_AGE_S if on else POWER_AGE_S
 
     def capabilities(self) -> DeviceCapabilities:
         """Discover what the device is. May take some 100 ms: it may run programs, each with a timeout."""
@@ -151,10 +157,10 @@ class Device:
         return self._platform in ("linux", "android")
 
     def _power_and_heat(self, now: float) -> Look:
-        found: Supplies = self._keep("supplies", now, POWER_AGE_S, lambda: supplies(self._tree))
+        found: Supplies = self._keep("supplies", now, self._power_age_s, lambda: supplies(self._tree))
         sensors = self._keep("sensors", now, SENSORS_AGE_S, lambda: temperature.sensors(self._tree, found))
-        heat = self._keep("heat", now, TEMPERATURE_AGE_S, lambda: temperature.temperature(self._tree, sensors))
-        return {**self._keep("power", now, POWER_AGE_S, lambda: power(self._tree, found)), **heat}
+        heat = self._keep("heat", now, self._power_age_s, lambda: temperature.temperature(self._tree, sensors))
+        return {**self._keep("power", now, self._power_age_s, lambda: power(self._tree, found)), **heat}
 
     def _network(self, now: float) -> Look:
         look: Look = self._keep(

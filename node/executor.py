@@ -15,6 +15,7 @@ from node.core.endings import CANCELLED, DROPPED, LEASE_OVER, TIMEOUT
 from node.core.lanes import Lane
 from node.core.last import Last
 from node.core.runclock import RunClock
+from node.core.useful import Busy
 from node.runners.frames import (
     Call,
     CallEach,
@@ -81,6 +82,7 @@ class Executor:
         self.pool = Pool(modules, self._on_message, self._on_gone, self._now)
         self.on_busy: Callable[[], None] | None = None
         self.why_gone: Callable[[str], str] = lambda how: how  # may know better why a runner ended by itself
+        self.busy = Busy()  # for how long anything has run, by the loop's time
         self._clock = RunClock()
         self._sink = sink
         self._runners: dict[int, Runner] = {}  # by lane number
@@ -117,8 +119,10 @@ class Executor:
                 self._begin(lane)
             elif len(lane.line) > 1:
                 self._watch()
-        if self.on_busy is not None and self._runners:
-            self.on_busy()
+        if self._runners:
+            self.busy.begin(self._loop.time())
+            if self.on_busy is not None:
+                self.on_busy()
 
     def _cannot_spawn(self, lane: Lane, error: OSError) -> None:
         log.error("cannot start a runner", extra=fields(error=error))
@@ -256,6 +260,7 @@ class Executor:
     def _moved(self) -> None:
         self.pump()
         if not self.desk.lanes.open:
+            self.busy.end(self._loop.time())
             self._idle.set()
 
     # Stopping.

@@ -236,11 +236,12 @@ class Member:
             next_due_s=gap_s or self._interval_s * 1.1,
             full=state_full,
             asleep=gap_s > 0,
-            draining=(bool(context.closed_to) or context.full) and not context.leaving,
+            draining=(bool(context.closed_to or context.resting) or context.full) and not context.leaving,
             leaving=context.leaving,
             seen_seq=context.seen_seq,
             held=self._desk.report(),
             state=self._beats.delta(state, state_full),  # type: ignore[arg-type]
+            harvest_state=context.harvest_state,
             bad_messages=context.bad_messages + context.outbox_spoilt,
             outbox=context.outbox,
             outbox_since=context.outbox_since,

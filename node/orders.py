@@ -67,6 +67,10 @@ class Orders:
             "lead": lambda poll: self._unless(self._clusters.lead(poll)),
         }
 
+    def also(self, verb: str, do: Callable[[NodeCommand], NodeAnswer]) -> None:
+        """Another part of the daemon answers this verb."""
+        self._verbs[verb] = do
+
     async def start(self) -> None:
         """Listen."""
         subject = subjects.command(self._context.node, "*")

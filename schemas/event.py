@@ -141,9 +141,19 @@ class DecisionEvent(Struct, frozen=True, omit_defaults=True):
     term: int = 0
 
 
+class HarvestEvent(Struct, frozen=True, omit_defaults=True):
+    """A device's session began, was suspended or resumed, or ended. `useful_s` is what it has worked in it until then."""
+
+    node: str
+    session: str
+    state: str
+    reason: str = ""
+    useful_s: float = 0.0
+
+
 EventData = (
     NodeEvent | NodeRegistered | TaskEvent | TaskEnded | CoordinatorEvent | HoldEvent | RolloutEvent | AppEvent
-    | ClusterEvent | LeaderEvent | DecisionEvent
+    | ClusterEvent | LeaderEvent | DecisionEvent | HarvestEvent
 )  # fmt: skip
 
 EVENTS: dict[str, tuple[type, str]] = {
@@ -190,6 +200,10 @@ EVENTS: dict[str, tuple[type, str]] = {
     "app.healthy": (AppEvent, "a version is healthy on a device"),
     "app.failed": (AppEvent, "a version failed on a device"),
     "app.returned": (AppEvent, "a device is back at what was good on it"),
+    "harvest.session-started": (HarvestEvent, "a device began to lend itself"),
+    "harvest.suspended": (HarvestEvent, "its owner, its charger or its heat stopped the work where it stood"),
+    "harvest.resumed": (HarvestEvent, "the work goes on, or was handed back"),
+    "harvest.session-ended": (HarvestEvent, "the device is its owner's again"),
     "coordinator.elected": (CoordinatorEvent, "a coordinator acts from now on"),
     "coordinator.stopped": (CoordinatorEvent, "a coordinator gave up its lease"),
 }

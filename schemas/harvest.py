@@ -22,6 +22,18 @@ class HarvestState(StrEnum):
     DISABLED = "disabled"
 
 
+IN_WORDS = {
+    HarvestState.IDLE: "it begins in a moment",
+    HarvestState.CHARGING_LOW: "it does not charge, or is low",
+    HarvestState.THERMAL_THROTTLE: "it is too warm",
+    HarvestState.USER_ACTIVE: "its user is there",
+    HarvestState.NETWORK_METERED: "its network is not free",
+    HarvestState.OUTSIDE_WINDOW: "outside its window",
+    HarvestState.COOLDOWN: "it rests between two sessions",
+    HarvestState.DISABLED: "it is switched off",
+}
+
+
 class HarvestReason(Struct, frozen=True, omit_defaults=True):
     """One thing that stands against harvesting now. `until`: when it can end at the earliest, in seconds since 1970; 0 where
     that is not a matter of time. `unknown`: it could not be read, and the owner has not said that nobody uses the device.

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from schemas import limits
 from schemas.device import DeviceCapabilities, DeviceState, FunctionOffer
 from schemas.enforced import Enforced
+from schemas.harvest import HarvestReport
 from schemas.names import Id
 
 
@@ -146,6 +147,7 @@ class NodeAnswer(Struct, frozen=True, omit_defaults=True):
     ok: bool = True
     error: str = ""
     tasks: tuple[str, ...] = ()
+    harvest: HarvestReport | None = None
 
 
 class AllReport(Struct, frozen=True, omit_defaults=True):

@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct
 from coordinator.core import tune
 from coordinator.core.nodeview import HOT, NodeView, metered
 from schemas.device import ThermalState
+from schemas.harvest import IN_WORDS, HarvestState
 from schemas.membership import NodeState
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def _cluster(c: NeedsClass, n: NodeView) -> str:
 
 
 def _state(_: NeedsClass, n: NodeView) -> str:
+    if n.state is NodeState.DRAINING and not n.drained and n.harvest_state in IN_WORDS:
+        return f"harvesting: {IN_WORDS[HarvestState(n.harvest_state)]}"
     return STATE_WORDS.get(n.state, "")
 
 

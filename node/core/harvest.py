@@ -122,6 +122,11 @@ class Harvest:
         self._looked_at: float | None = None
         self._limits: ApplyLimits | None = None
 
+    @property
+    def off(self) -> str:
+        """Why it is switched off, if it is."""
+        return self._off
+
     # For the table.
 
     def clear_for(self, seconds: float, now: Now) -> bool:

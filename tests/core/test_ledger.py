@@ -129,7 +129,6 @@ def test_one_id_with_two_contents_counts_once_and_is_told() -> None:
         (encode(Claim("s1.1", "n1", "s2", 0)), "id"),
         (encode(Claim("s1.1", "n1", "s1", 0, ((10, 20), (15, 30)))), "spans"),
         (encode(Claim("s1.1", "n1", "s1", 0, ((20, 10),))), "spans"),
-        (encode(Claim("s1.1", "n1", "s1", 50, ((10, 20),))), "spans"),
         (encode(Claim("s1.1", "n1", "s1", 0, ((0, 1), (25 * HOUR_MS, 25 * HOUR_MS + 1)))), "spans"),
         (b'{"id":"s1.1","node":"n1","session":"s1","since":0,"spans":[[-5,3]]}', "spans"),
     ],
