@@ -1,7 +1,7 @@
 """The `fog` command: which commands there are, and how each ends.
 
-Exit codes: 0 done; the task's own code for `fog submit --command`; 1 a task, or an item of a map, failed; 125 fog itself
-failed or was misused; 130 interrupted, 143 terminated; 141 the reader of our output went away.
+Exit codes: 0 done; the task's own code for `fog submit --command`; 1 a task, an item of a map, or a rollout that was watched
+failed; 125 fog itself failed or was misused; 130 interrupted, 143 terminated; 141 the reader of our output went away.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drain": ("nodes", "take a node out of service, or back"),
     "sleep": ("nodes", "let a node be silent for a while, without work"),
     "wake": ("nodes", "let a node that sleeps take work again"),
+    "rollout": ("rollout", "bring a version of an app to many devices, watch it, have it go back"),
     "ledger": ("ledger", "tokens earned: balances, and the checking of every one from its events"),
     "functions": ("status", "what the fleet offers"),
     "status": ("status", "the fleet at a glance"),

@@ -42,7 +42,7 @@ async def connect(
 
     bus = await Bus.connect(target, name=f"client-{name}-{os.getpid()}", on_lost=lost, on_back=back)
     try:
-        fleet = Fleet(bus, name)
+        fleet = Fleet(bus, name, Path(home) if home else None)
         fleets.append(fleet)
         await fleet.open()
     except BaseException:

@@ -25,6 +25,7 @@ from client.jobs import check_job, new_job
 from client.ledger import Ledger
 from client.mapping import Ended, Job, MapItem
 from client.mapping import Mapping as RunningMap
+from client.rollouts import Rollouts
 from client.sources import source_of
 from client.submit import GIVE_UP_S, Submitter, TaskOptions, template
 from client.values import failure, value_of
@@ -37,6 +38,7 @@ from schemas.codec import Decoder
 from schemas.device import FunctionOffer
 from schemas.errors import FogError, Refused
 from schemas.event import CloudEvent
+from schemas.home import Home
 from schemas.jetstream import get_message
 from schemas.kv import Kv
 from schemas.names import as_id, check_id
@@ -62,10 +64,11 @@ def local_submitter() -> str:
 class Fleet:
     """A connection to a fleet, made by `client.connect`. Use it inside one event loop.
 
-    Options that every task takes (`priority`, `cores`, `timeout_s` …) are those of `client.submit.TaskOptions`.
+    Options that every task takes (`priority`, `cores`, `timeout_s` …) are those of `client.submit.TaskOptions`. In `home` lies
+    the key that signs rollouts.
     """
 
-    def __init__(self, bus: Bus, submitter: str) -> None:
+    def __init__(self, bus: Bus, submitter: str, home: Path | None = None) -> None:
         self.submitter = check_id("submitter", submitter)
         self._bus = bus
         self._store = Store(bus)
@@ -73,6 +76,7 @@ class Fleet:
         self._api = Api(bus)
         self.ledger = Ledger(bus, self._api)
         self.clusters = Clusters(self._api)
+        self.rollouts = Rollouts(bus, self._store, self._api, self.submitter, Home.find(home).root)
         self._functions = Functions(self._api, bus)
         self._objects = Objects(bus)
         self._dead = DeadLetters(bus, self._store, self._objects)

@@ -29,7 +29,7 @@ from schemas.keys import is_signed
 from schemas.kv import Kv
 from schemas.logs import fields
 from schemas.membership import NodeState
-from schemas.rollout import AppReport, AppVersion, Assignment, Health, Phase, Service
+from schemas.rollout import AppReport, AppVersion, Assignment, Phase, Service, check_times
 from schemas.rollout_state import Outcome, RolloutPhase, RolloutRecord, RolloutSpec, Stage
 
 log = logging.getLogger("fog.rollouts")
@@ -297,8 +297,7 @@ def facts_of(node: NodeView) -> Facts:
 
 def check_version(version: AppVersion) -> None:
     """Raise BadInput, by the field's name, for what no device should be told."""
-    health = version.health
-    check_times(health)
+    check_times(version.health)
     if isinstance(version.run, Service) and any(len(part) > limits.ERROR_MAX for part in version.run.argv):
         raise BadInput("run.argv", f"an argument is longer than {limits.ERROR_MAX} characters")
     if not version.key or not is_signed(
@@ -306,14 +305,4 @@ def check_version(version: AppVersion) -> None:
     ):
         raise BadInput(
             "signature", "not made with the key that is named", hint="`fog rollout apply` signs what it sends"
-        )
-
-
-def check_times(health: Health) -> None:
-    """``min_healthy_s < healthy_deadline_s < progress_deadline_s``."""
-    if not health.min_healthy_s < health.healthy_deadline_s:
-        raise BadInput("health.healthy_deadline_s", f"must be more than min_healthy_s ({health.min_healthy_s:g})")
-    if not health.healthy_deadline_s < health.progress_deadline_s:
-        raise BadInput(
-            "health.progress_deadline_s", f"must be more than healthy_deadline_s ({health.healthy_deadline_s:g})"
         )

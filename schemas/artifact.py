@@ -18,6 +18,8 @@ from schemas.errors import BadInput
 from schemas.rollout import Digest
 
 FILES_MAX = 100_000
+MANIFEST_BYTES = 700_000  # it travels as one message, of which a broker takes 1 MiB
+RESERVED = ".manifest.json"  # what a device calls the manifest, beside an installed version's files
 _PARTS_REFUSED = {"", ".", ".."}
 
 
@@ -69,6 +71,8 @@ def check_paths(manifest: Manifest) -> None:
         parts = file.path.split("/")
         if _PARTS_REFUSED & set(parts) or "\\" in file.path or "\0" in file.path or ":" in parts[0]:
             raise BadInput("files.path", f"{file.path!r:.200} is no path inside an artifact")
+        if file.path == RESERVED:
+            raise BadInput("files.path", f"{RESERVED} is what a device keeps beside the files")
         if file.path in seen:
             raise BadInput("files.path", f"{file.path!r:.200} comes twice")
         seen.add(file.path)

@@ -14,10 +14,18 @@ from msgspec import Meta, Struct
 
 from schemas import limits
 from schemas.device import DeviceType, NetworkQuality
+from schemas.errors import BadInput
 from schemas.names import Id
 
 Digest = Annotated[str, Meta(pattern=r"^sha256-[0-9a-f]{64}$")]
-Version = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.+-]{0,62}$")]
+# Also part of a bucket's key: no two dots together, none at the end.
+VERSION_PATTERN = r"^[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)*(?!\n)$"
+Version = Annotated[
+    str,
+    Meta(
+        pattern=VERSION_PATTERN, max_length=63, description="lower-case letters, digits, - and single dots, at most 63"
+    ),
+]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Share = Annotated[float, Meta(gt=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0, le=limits.TIMEOUT_MAX_S)]
@@ -82,6 +90,16 @@ class Health(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     min_healthy_s: Seconds = 10.0
     healthy_deadline_s: Seconds = 300.0
     progress_deadline_s: Seconds = 600.0
+
+
+def check_times(health: Health) -> None:
+    """Raise BadInput unless ``min_healthy_s < healthy_deadline_s < progress_deadline_s``."""
+    if not health.min_healthy_s < health.healthy_deadline_s:
+        raise BadInput("health.healthy_deadline_s", f"must be more than min_healthy_s ({health.min_healthy_s:g})")
+    if not health.healthy_deadline_s < health.progress_deadline_s:
+        raise BadInput(
+            "health.progress_deadline_s", f"must be more than healthy_deadline_s ({health.healthy_deadline_s:g})"
+        )
 
 
 class AppNeeds(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -83,13 +83,22 @@ class Store:
     """JetStream publishing over one bus. Make it inside the running loop; `close()` it at the end.
 
     While `allowed()` is false nothing is sent (a coordinator without its lease): it waits, for the sweep to try again.
+    `retry_s`: what got no answer for so long is said again; more where messages are large and the link may be slow.
     """
 
-    def __init__(self, bus: Bus, *, window: int = WINDOW, allowed: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        window: int = WINDOW,
+        allowed: Callable[[], bool] = lambda: True,
+        retry_s: float = RETRY_S,
+    ) -> None:
         self._bus = bus
         self._allowed = allowed
         self._closed = False
         self._window = window
+        self._retry_s = retry_s
         self._open: dict[Post, None] = {}
         self._open_bytes = 0
         self._queue: deque[Post] = deque()
@@ -212,7 +221,7 @@ class Store:
             await asyncio.sleep(SWEEP_S)
             now = self._loop.time()
             for post in [
-                p for p in self._open if now - p.at >= RETRY_S or (p.give_up is not None and now >= p.give_up)
+                p for p in self._open if now - p.at >= self._retry_s or (p.give_up is not None and now >= p.give_up)
             ]:
                 self._bus.hang_up(post.token)
                 if post.give_up is not None and now >= post.give_up:

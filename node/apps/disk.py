@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from node.core.app_actions import Kept
+from schemas.artifact import RESERVED as MANIFEST
 from schemas.artifact import Chunk, Manifest, digest_of
 from schemas.codec import Decoder, encode
 from schemas.errors import BadInput
 from schemas.files import write_private
 from schemas.rollout import AppVersion
 
-MANIFEST = ".manifest.json"
 CURRENT = "current"
 _kept = Decoder(Kept)
 _manifest = Decoder(Manifest)
