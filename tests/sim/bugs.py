@@ -16,6 +16,7 @@ import coordinator.core.liveness
 import coordinator.core.outcomes
 import coordinator.remover
 import node.core.recent
+import node.executor
 import node.orders
 from coordinator import clusters, fence, lease, outbound, placer
 from coordinator.core import actions as act
@@ -173,6 +174,17 @@ def old_beat() -> list[Patch]:
     return [replaced(held, "_find_missing", find_missing)]
 
 
+def unasked() -> list[Patch]:
+    """What stands behind a slow head is given to others without waiting for what its runner says."""
+    real = node.executor.Executor._ask_back
+
+    def ask_back(self: Any, lane: Any, attempts: Any) -> None:
+        real(self, lane, attempts)
+        self._withdrawn(self._runners[lane.number], lane, tuple(attempt.key for attempt in attempts))
+
+    return [replaced(node.executor.Executor, "_ask_back", ask_back)]
+
+
 def _with(plan: Plan = BUSY, **rates: float) -> Plan:
     return structs.replace(plan, rates={name.replace("_", " "): rate for name, rate in rates.items()})
 
@@ -197,6 +209,7 @@ BUGS: dict[str, Bug] = {
     "leader by count": Bug(
         leader_by_count, ("two leaders", "old leader", "all is done"), _with(coordinator_killed=8, node_killed=8), 10,
     ),
+    "unasked": Bug(unasked, ("twice at once", "begins once"), structs.replace(BUSY, tasks=0, bursts=30), 10),
     "old beat": Bug(old_beat, ("missed",), _with(structs.replace(BUSY, delay_s=0.05)), 10),
 }  # fmt: skip
 

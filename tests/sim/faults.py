@@ -15,11 +15,13 @@ from tests.sim.invariants import FREEZE_BOUND_S, KILL_BOUND_S
 
 
 class Plan(Struct, frozen=True):
-    """The size of a world and the mean number of each fault in its time of trouble. `slack`: see `patches`."""
+    """The size of a world and the mean number of each fault in its time of trouble. `slack`: see `patches`. `bursts`: so often
+    many quick tasks come at once, which stand in lines before their runners."""
 
     nodes: int = 4
     coordinators: int = 2
     tasks: int = 60
+    bursts: int = 0
     trouble_s: float = 90.0
     start_s: float = 3.0
     cancels: float = 0.1
@@ -61,6 +63,7 @@ def plan_of(seed: int) -> Plan:
         api_s=rng.choice((0.001, 0.01, 0.2)),
         skew_s=rng.choice((0.0, 0.5, 3600.0)),
         rates=rates,
+        bursts=rng.choice((0, 0, 4, 12)),
     )
 
 

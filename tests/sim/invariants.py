@@ -45,9 +45,9 @@ class Invariants:
         self.terms: dict[int, str] = {}
         self.running: dict[tuple[str, str], Attempt] = {}
         self.begun: Counter[str] = Counter()
-        self.cancelled_at: dict[
-            tuple[str, str], tuple[int, float]
-        ] = {}  # (node, task) → placement that was cancelled there
+        self.begun_at: set[tuple[str, int, str, int]] = set()  # node, its life, task, placement
+        # (node, task) → placement that was cancelled there, and its key then
+        self.cancelled_at: dict[tuple[str, str], tuple[int, int]] = {}
         self.node_terms: dict[tuple[str, int], int] = {}
         self.stored_at: dict[int, tuple[str, str]] = {}  # every WORK sequence there ever was → node, task
         self.acted_at = 0.0  # when a coordinator was last seen to act
@@ -116,11 +116,15 @@ class Invariants:
         task, placement = attempt.task.id, attempt.placement
         self.world.note("began", f"{node} {task}.{placement}")
         self.begun[task] += 1
+        once = node, self.world.nodes[node].lives, task, placement
+        if once in self.begun_at:
+            self.broken("begins once", f"{task}.{placement} began on {node} again")
+        self.begun_at.add(once)
         if (node, task) in self.running:
             self.broken("twice at once", f"{task}.{placement} began on {node}, where it runs")
         self.running[(node, task)] = attempt
         told = self.cancelled_at.get((node, task))
-        if told is not None and placement <= told[0]:
+        if told is not None and placement <= told[0] and attempt.key != told[1]:
             self.broken("cancelled", f"{task}.{placement} began on {node}, which was told to stop it")
         if attempt.task.exclusive:
             twice = [n for n, t in self.running if t == task and n != node]
@@ -142,11 +146,12 @@ class Invariants:
         for key in [k for k in self.cancelled_at if k[0] == node]:
             del self.cancelled_at[key]
 
-    def commanded(self, node: str, verb: str, command: Any, answer: Any, held: dict[str, int]) -> None:
-        """A node carried out (or refused) a command; `held` are the placements that it had of what the command names."""
+    def commanded(self, node: str, verb: str, command: Any, answer: Any, held: dict[str, tuple[int, int]]) -> None:
+        """A node carried out (or refused) a command; `held` are the placements that it had of what the command names, with the
+        key under which a runner had it: one that stood in a line may be begun before the runner hears."""
         if answer.ok and verb == "cancel":
-            for task, placement in held.items():
-                self.cancelled_at[(node, task)] = (placement, self.world.timeline.now)
+            for task, told in held.items():
+                self.cancelled_at[(node, task)] = told
         self.world.note("command", f"{node} {verb} term {command.term} {command.task} {command.tasks} ok={answer.ok}")
         seen = self.node_terms.get((node, self.world.nodes[node].lives), 0)
         if answer.ok and command.term < seen:

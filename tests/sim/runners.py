@@ -17,7 +17,7 @@ from node.core.last import Last
 from node.runners.frames import Call, Failed, Finished, Hello, Withdraw, Withdrawn
 from schemas.device import FunctionOffer
 
-FUNCTIONS = ("work", "rare")
+FUNCTIONS = ("work", "quick", "rare")
 START_S = 0.2  # of a cold runner
 STOP_S = 0.1  # until a stopped one is gone
 HEAR_S, SAY_S = 0.005, 0.005  # from daemon to runner, and back: what is said crosses on its way

@@ -21,6 +21,7 @@ import coordinator.acting
 import node.clusters
 import node.orders
 from coordinator.core import machine
+from node.core.lanes import STUCK_S
 from schemas import subjects
 from schemas.task import FunctionRun, Needs, Retry, Task, TaskPriority
 from tests.sim.broker import Broker
@@ -33,6 +34,7 @@ from tests.sim.streams import Stored
 
 EPOCH = 1_800_000_000.0
 LAST = 60  # events that are told around a violation
+BURST = 40  # tasks that come at once
 SETTLE_S = 900.0  # after the last fault, until all must be done
 
 
@@ -83,6 +85,7 @@ class World:
         self.timeline.grain_s = self.plan.grain_s
         self.rng = make_rng(seed, "world")
         self.chance = make_rng(seed, "chance")
+        self.bursting = make_rng(seed, "bursts")
         self.epoch = EPOCH
         self.last: deque[str] = deque(maxlen=LAST)
         self.transcript: list[str] | None = [] if transcript else None
@@ -187,7 +190,7 @@ class World:
         def carry_out(orders: Any, verb: str, data: bytes) -> Any:
             command = node.orders._command(data)
             desk = orders._desk.held
-            held = {t: desk[t].placement for t in (command.task, *command.tasks) if t in desk}
+            held = {t: (desk[t].placement, desk[t].key) for t in (command.task, *command.tasks) if t in desk}
             answer = real_carry(orders, verb, data)
             found.commanded(orders._context.node, verb, command, answer, held)
             return answer
@@ -227,6 +230,9 @@ class World:
         for number in range(plan.tasks):
             self.submitting += 1
             timeline.at(plan.start_s + rng.uniform(0, 0.9 * plan.trouble_s), self._submit, number)
+        for number in range(plan.bursts):
+            self.submitting += BURST
+            timeline.at(plan.start_s + self.bursting.uniform(0, 0.9 * plan.trouble_s), self._burst, number)
         self.faults.plan()
         self.invariants.somebody_acts()
         timeline.run(plan.trouble_s)
@@ -259,7 +265,21 @@ class World:
             timeout_s=rng.choice((3600.0, 3600.0, 5.0)),
             deadline_s=rng.choice((None, None, None, rng.uniform(5, 60))),
         )  # fmt: skip
-        cancel_s = rng.uniform(0.1, 20.0) if rng.random() < plan.cancels else None
+        self._put(task, rng.uniform(0.1, 20.0) if rng.random() < plan.cancels else None)
+
+    def _burst(self, number: int) -> None:
+        """Quick ones; now and then one takes about as long as a head may before the line behind it is taken back."""
+        rng = self.bursting
+        for i in range(BURST):
+            seconds = rng.uniform(0.9, 1.3) * STUCK_S if rng.random() < 0.03 else 0.001
+            how = "die" if rng.random() < 0.01 else "ok"
+            run = FunctionRun("quick", msgspec.Raw(msgspec.json.encode((round(seconds, 4), how))))
+            task = Task(f"b{number}-{i}", "ann", run, needs=Needs(cores=0.5), retry=Retry(2, 0.5, 10.0))
+            self._put(task, rng.uniform(0, 1) if rng.random() < self.plan.cancels else None)
+
+    def _put(self, task: Task, cancel_s: float | None) -> None:
+        """Submit it, and cancel it after so long."""
+        task_id = task.id
         loop = self.submitter.loop
         if loop is None or loop.dead or not hasattr(self.submitter, "store"):
             self.submitting -= 1
