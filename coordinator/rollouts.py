@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -24,6 +24,7 @@ from schemas import rollout_api as api
 from schemas.artifact import signed_text
 from schemas.bus import Subscription
 from schemas.codec import Decoder, encode
+from schemas.decision import Decision, DecisionReply, DecisionRequest, Proposal, ProposeRequest, Verdict
 from schemas.errors import BadInput, Conflict, FogError
 from schemas.keys import is_signed
 from schemas.kv import Kv
@@ -38,6 +39,8 @@ T = TypeVar("T")
 LOOKED_AT = 500  # nodes whose battery, heat and network are looked at in one tick, while a rollout is under way
 WRITES = 256  # at a time
 CRITICAL = "critical"
+DECIDE_S = 30.0  # a cluster has for its decision
+ASK_AGAIN_S = 2.0
 TRIGGERS = {
     api.Do.PAUSE: Trigger.PAUSE,
     api.Do.RESUME: Trigger.RESUME,
@@ -51,10 +54,8 @@ _outcome = Decoder(Outcome)
 _assignment = Decoder(Assignment)
 _version = Decoder(AppVersion)
 _report = Decoder(AppReport)
-
-Ask = Callable[
-    [str, str, str], Awaitable[bool | None]
-]  # (cluster, key, text): a majority's yes or no, None: no decision
+_proposal = Decoder(Proposal)
+_decided = Decoder(DecisionReply)
 
 
 class RolloutArea(Area):
@@ -177,10 +178,7 @@ class RolloutArea(Area):
             case actions.Look(node, app):
                 self._spawn(self._look(node, app))
             case actions.Ask():
-                log.warning(
-                    "a rollout waits for somebody to agree: no cluster can be asked, `fog rollout promote` opens the gate",
-                    extra=fields(rollout=action.rollout, cluster=action.cluster),
-                )
+                self._ask_again(action)
             case actions.Emit():
                 self.term.events.emit(action.kind, action.about, action.key, action.data, self.term.clock())
                 if action.kind == "rollout.failed":
@@ -229,6 +227,39 @@ class RolloutArea(Area):
 
     async def _keep(self, key: str, outcome: Outcome) -> None:
         await self._rollouts.put(key, encode(outcome))
+
+    # Asking a cluster.
+
+    def _ask_again(self, action: actions.Ask) -> None:
+        task = asyncio.get_running_loop().create_task(self._decide(action))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _decide(self, action: actions.Ask) -> None:
+        """Put it to the vote, and hand on the outcome. Without one the gate stays closed: an operator's promote opens it."""
+        rollout = self.state.rollouts[action.rollout]
+        name = f"gate-{action.rollout}"[:63]
+        ask = ProposeRequest(name, action.cluster, action.text, DECIDE_S)
+        decided: Decision | None = None
+        while decided is None and rollout.phase is RolloutPhase.GATED and self.term.may():
+            try:
+                _proposal(await self._of_clusters("propose", ask))
+                decided = _decided(await self._of_clusters("decision", DecisionRequest(name, 1.0))).decision
+            except FogError as error:
+                log.warning("a cluster cannot be asked", extra=fields(cluster=action.cluster, error=error.message))
+                await asyncio.sleep(ASK_AGAIN_S)
+        if decided is None:
+            return
+        if decided.verdict is Verdict.EXPIRED:
+            log.warning("a cluster came to no decision: promote opens the gate", extra=fields(rollout=action.rollout))
+            return
+        yes = decided.verdict is Verdict.ACCEPTED
+        votes = f"{len(decided.yes)} yes, {len(decided.no)} no, {len(decided.silent)} silent"
+        self._give(events.Promoted(action.rollout, yes, f"{action.cluster} decided: {votes}"))
+
+    async def _of_clusters(self, verb: str, request: Struct) -> bytes:
+        """Ask as any client does: areas know nothing of each other. (A refusal is no reply of the right form.)"""
+        return await self.term.bus.request(subjects.api("cluster", verb), encode(request), ASK_AGAIN_S)
 
     # Requests.
 
@@ -286,10 +317,9 @@ class RolloutArea(Area):
 
 def facts_of(node: NodeView) -> Facts:
     """What the machine is told of a node."""
-    cluster = node.record.offer.labels.get("cluster")
     return Facts(
         node.id, node.boot, node.state in (NodeState.ONLINE, NodeState.DRAINING), node.record.capabilities, node.device,
-        node.record.offer.labels, node.record.offer.kinds, (cluster,) if cluster else (),
+        node.record.offer.labels, node.record.offer.kinds, tuple(sorted(node.clusters)),
         trust(node.done, node.failed, pretending=node.record.capabilities.pretending).value,
         critical=node.power_mode == CRITICAL,
     )  # fmt: skip

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from schemas import rollout_api as api
 from schemas import streams, subjects
+from schemas.api import ListRequest
 from schemas.artifact import Chunk, File, Manifest, digest_of, name_of, signed_text
+from schemas.cluster import ClustersReply
 from schemas.codec import encode
 from schemas.creds import new_seed, public_key
 from schemas.errors import StoreRefused
@@ -185,3 +187,24 @@ async def test_spoilt_bytes_or_a_wrong_signature_are_never_installed(target: Tar
         await create(fleet, "r2", version_of("1.1", (digest, size), DataOnly()))
         await ended(fleet, "r2", RolloutPhase.SUCCEEDED)
         assert sorted(path.name for path in in_use(fleet, "n1").iterdir()) == [".manifest.json", "a"]
+
+
+async def test_a_cluster_decides_whether_a_version_goes_beyond_its_first_device(target: Target, tmp_path: Path) -> None:
+    async with stack(target, tmp_path) as fleet:
+        await fleet.coordinator()
+        for node in ("n1", "n2", "n3"):
+            await fleet.node(node)
+
+        async def clusters() -> list[str]:
+            found = await fleet.api.call("cluster", "list", ListRequest(), ClustersReply)
+            return [row.id for row in found.clusters if len(row.members) == 3 and row.leader]
+
+        await eventually(clusters)
+        cluster = (await clusters())[0]
+        artifact = await stored(fleet, {"a": b"one"})
+        strategy = Strategy(StrategyKind.CANARY, decision_of=cluster)
+        request = api.CreateRequest("r1", version_of("1.0", artifact, DataOnly()), strategy=strategy)
+        await fleet.api.call("rollout", "create", request, api.RolloutRow)
+        await fleet.event("cluster.decided", cluster)
+        await ended(fleet, "r1", RolloutPhase.SUCCEEDED)
+        assert all((in_use(fleet, node) / "a").read_bytes() == b"one" for node in ("n1", "n2", "n3"))
