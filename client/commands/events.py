@@ -64,9 +64,11 @@ def _says_something(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
+        return ",".join(value)
     text = (
         show.one_line(value)
-        if isinstance(value, (dict, list))
+        if isinstance(value, (dict, list, tuple))
         else f"{value:.4g}"
         if isinstance(value, float)
         else str(value)

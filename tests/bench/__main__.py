@@ -28,6 +28,8 @@ FIGURES = {
     "heartbeat_cpu_share": "heartbeats",
     "placement_growth_ratio": "placement",
     "cluster_change_ms": "clusters",
+    "cluster_cache_ratio": "together",
+    "leader_change_ms": "together",
     "node_memory_ratio": "idle",
     "handover_gap_ms": "handover",
     "coordinator_kill_gap_ms": "handover",
