@@ -29,6 +29,7 @@ from schemas.api import (
 from schemas.bus import Bus, header, is_no_responders
 from schemas.codec import Decoder, convert, encode
 from schemas.errors import Refused, Unreachable
+from schemas.policy import AdviceReply, PolicyReply, PolicyRequest
 
 T = TypeVar("T")
 
@@ -112,6 +113,18 @@ class Api:
     async def node(self, node: str) -> NodeInfo:
         """Everything about a node."""
         return await self.call("node", "info", NodeRequest(node), NodeInfo)
+
+    async def advise(self, node: str) -> AdviceReply:
+        """What a node should do now."""
+        return await self.call("node", "advise", NodeRequest(node), AdviceReply)
+
+    async def policy(self, node: str) -> PolicyReply:
+        """An operator's policy for a node."""
+        return await self.call("policy", "show", NodeRequest(node), PolicyReply)
+
+    async def set_policy(self, node: str, pairs: dict[str, str], reset: bool) -> PolicyReply:
+        """Set fields of it, or take all away first."""
+        return await self.call("policy", "set", PolicyRequest(node, pairs, reset), PolicyReply)
 
     async def task(self, task: str) -> TaskInfo:
         """Everything about a task."""

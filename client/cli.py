@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "clusters": ("clusters", "the clusters: leader, term, members, and why they belong together"),
     "cluster": ("clusters", "one cluster; or create, pin, grow, dissolve one"),
     "propose": ("clusters", "put something to the vote of a cluster"),
+    "advise": ("policy", "what a device should do now, and why: this one, or a running node"),
+    "policy": ("policy", "an operator's policy for a node: set, show, reset"),
     "drain": ("nodes", "take a node out of service, or back"),
     "sleep": ("nodes", "let a node be silent for a while, without work"),
     "wake": ("nodes", "let a node that sleeps take work again"),

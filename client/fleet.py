@@ -43,6 +43,7 @@ from schemas.jetstream import get_message
 from schemas.kv import Kv
 from schemas.names import as_id, check_id
 from schemas.objects import Objects
+from schemas.policy import AdviceReply, PolicyReply
 from schemas.store import Store
 from schemas.task import CommandRun, FunctionRun, Result, Task
 
@@ -348,6 +349,18 @@ class Fleet:
     async def wake(self, node: str) -> Done:
         """Let a node that sleeps take work again. One that is suspended does not hear it."""
         return await self._api.sleep(check_id("node", node), 0.0, wake=True)
+
+    async def advise(self, node: str) -> AdviceReply:
+        """What a running node should do now, by its readings of now."""
+        return await self._api.advise(check_id("node", node))
+
+    async def policy(self, node: str) -> PolicyReply:
+        """The policy that an operator set for a node."""
+        return await self._api.policy(check_id("node", node))
+
+    async def set_policy(self, node: str, pairs: Mapping[str, str], *, reset: bool = False) -> PolicyReply:
+        """Set fields of a node's policy (`schemas.advice.QosPolicy`), with `reset` after taking all away."""
+        return await self._api.set_policy(check_id("node", node), dict(pairs), reset)
 
     async def events(
         self, *, follow: bool = False, since: float | None = None, kind: str = ""

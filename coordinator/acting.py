@@ -30,6 +30,7 @@ from coordinator.inbound import Bad, Inbound
 from coordinator.lease import Lease
 from coordinator.ledger import Ledger
 from coordinator.outbound import Outbound
+from coordinator.policies import PoliciesArea
 from coordinator.registrar import Registrar
 from coordinator.rollouts import RolloutArea
 from schemas import jetstream, streams, subjects
@@ -53,7 +54,9 @@ TASKS_PENDING_MAX = 20_000  # un-acked TASKS of one priority; the core's windows
 OUTCOMES_PENDING_MAX = 5_000
 OUTCOME_BYTES = 64 << 20  # of outcomes under way, beyond which no more are pulled
 REPORTS_PER_S = 2_000  # of nodes that are asked to report
-AREAS: tuple[type[Area], ...] = (ClustersArea, RolloutArea, Ledger)  # what the service does beside its tasks
+AREAS: tuple[type[Area], ...] = (  # what the service does beside its tasks
+    PoliciesArea, ClustersArea, RolloutArea, Ledger,
+)  # fmt: skip
 POISON = "the coordinator cannot handle it: its log says why"
 
 

@@ -42,6 +42,7 @@ CODES = {
     "unknown-node": 404,
     "unknown-cluster": 404,
     "unknown-proposal": 404,
+    "not-here": 409,
     "done": 409,
     "not-ready": 503,
     "busy": 503,

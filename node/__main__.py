@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from node.config import Settings, node_name, parser, settings
@@ -12,6 +13,9 @@ from schemas import logs
 from schemas.errors import FogError
 from schemas.logs import fields
 from schemas.usage import OWN_FAILURE
+
+if TYPE_CHECKING:
+    from node.device import Device
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,6 +25,8 @@ def main(argv: list[str] | None = None) -> int:
         told = settings(given)
         if given.show:
             return _show(told, given.json)
+        if given.advise:
+            return _advise(told, given.json)
         logs.setup("node", told.log_level)
         _run(told)
     except FogError as error:
@@ -31,22 +37,41 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _device(told: Settings, broker_host: str = "") -> Device:
+    from node.device import Device
+
+    device = Device(root=Path(told.sysroot or "/"), overrides=told.device, broker_host=broker_host)
+    if told.sysroot:
+        device.pretending.append(f"sysroot={told.sysroot}")
+    return device
+
+
 def _show(told: Settings, as_json: bool) -> int:
     from node import show
-    from node.device import Device
     from node.kept import Folder
     from schemas.home import Home
 
-    device = Device(overrides=told.device)
+    device = _device(told)
     outbox = Folder(Home.find(Path(told.home) if told.home else None).node(node_name(told)) / "outbox")
     kept = show.Kept(len(outbox.waiting()), outbox.since())
     print(show.as_json(device, told.limits, kept) if as_json else show.show(device, told.limits, kept))
     return 0
 
 
+def _advise(told: Settings, as_json: bool) -> int:
+    from node import advice
+    from node.policy import PolicyFile
+    from schemas.home import Home
+
+    device = _device(told)
+    folder = Home.find(Path(told.home) if told.home else None).node(node_name(told))
+    found = advice.advice_now(device, told, PolicyFile(folder))
+    print((advice.as_json if as_json else advice.as_text)(found, device.pretending))
+    return 0
+
+
 def _run(told: Settings) -> None:
     from node.daemon import Daemon
-    from node.device import Device
     from schemas.home import Home, resolve
     from schemas.lock import Lock
     from schemas.loop import run
@@ -60,7 +85,7 @@ def _run(told: Settings) -> None:
         host = urlsplit(target.url.split(",")[0]).hostname or ""
 
         def make_device() -> Device:
-            return Device(overrides=told.device, broker_host=host)
+            return _device(told, host)
 
         if pretending := make_device().pretending:
             logging.getLogger("fog.node").warning(

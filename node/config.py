@@ -32,7 +32,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     `leave_grace_s`: how long running work may go on when the node is stopped. `look_again_s`: what the device is, is read
     again this often. `sleep_s`: the sleep that SIGUSR1 announces. `cache_mb` is memory for the clusters' caches, `vote` how
     it votes in them. `device` overrides signals by field name. `limits` are ceilings on what running work uses,
-    `harvest` the terms on which the device works only while nobody needs it.
+    `harvest` the terms on which the device works only while nobody needs it. `sysroot` is a folder that stands for ``/``
+    where signals are read from: the device is played by files of the form of the real ones.
     """
 
     name: str = ""
@@ -51,6 +52,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     look_again_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 600.0
     sleep_s: Annotated[float, Meta(gt=0, le=limits.SLEEP_MAX_S)] = 3600.0
     log_level: str = ""
+    sysroot: str = ""
     device: dict[str, Any] = {}
     limits: Ceilings = Ceilings()
     harvest: HarvestSettings = HarvestSettings()
@@ -99,9 +101,11 @@ def parser() -> argparse.ArgumentParser:
         "--zone", dest="harvest", metavar="NAME", action="append", type=lambda text: f"zone={text}",
         help="with --harvest: the window is by this time zone (default: the device's own)",
     )  # fmt: skip
+    p.add_argument("--sysroot", metavar="DIR", help="for tests: read the device's signals from below this folder")
     p.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     p.add_argument("--show", action="store_true", help="print what this device is, and stop")
-    p.add_argument("--json", action="store_true", help="with --show: as JSON")
+    p.add_argument("--advise", action="store_true", help="print what this device should do now, and stop")
+    p.add_argument("--json", action="store_true", help="with --show or --advise: as JSON")
     return p
 
 

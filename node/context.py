@@ -35,6 +35,7 @@ class Context:
     closed_to: str = ""
     resting: str = ""
     harvest_state: str = ""
+    critical: str = ""  # why its power mode is critical
     leaving: bool = False
     sleep: Sleep = field(default_factory=Sleep)
     full: bool = False  # its outbox takes no more
@@ -47,7 +48,7 @@ class Context:
     @property
     def refuses(self) -> str:
         """Why no new work is wanted now; "" when it is."""
-        return self.closed_to or (ASLEEP if self.sleep else "") or self.resting
+        return self.closed_to or self.critical or (ASLEEP if self.sleep else "") or self.resting
 
     def note_bad(self, where: str, error: BadInput) -> None:
         """Count a message that could not be understood."""

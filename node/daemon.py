@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from node.adviser import Adviser
 from node.apps.fetch import Fetcher
 from node.apps.keeper import Apps
 from node.blobs import Blobs
@@ -24,24 +25,27 @@ from node.enforce.enforcer import Enforcer, usable_cores
 from node.enforce.throttle import PacedObjects, Throttle
 from node.executor import Executor
 from node.harvester import Harvester
+from node.heed import Heed
 from node.identity import Identity
 from node.intake import Intake
 from node.kept import Folder
 from node.leaser import Leaser
 from node.member import Member
+from node.offer import offer_of
 from node.orders import Orders
 from node.outbox import Outbox
 from node.outputs import Outputs
+from node.policy import PolicyFile
 from node.recorder import Recorder
 from node.sleeper import Sleeper
 from node.terms import terms_of
+from schemas.advice import Advice
 from schemas.bus import Bus
-from schemas.device import DeviceCapabilities, FunctionOffer
+from schemas.device import DeviceCapabilities
 from schemas.errors import FogError
 from schemas.eventlog import EventLog
-from schemas.limits import NODE_QUEUE_MAX
 from schemas.logs import fields
-from schemas.membership import Held, Offer
+from schemas.membership import Held
 from schemas.names import NODE_CONNECTION
 from schemas.store import Store
 from schemas.target import Target
@@ -51,16 +55,6 @@ log = logging.getLogger("fog.node")
 STOP_S = 2.0  # for runners to be gone after their grace, and again for the broker to take the last messages
 T = TypeVar("T")
 LEAVING = "the node is going down"
-
-
-def offer_of(settings: Settings, capabilities: DeviceCapabilities, functions: tuple[FunctionOffer, ...]) -> Offer:
-    """What the fleet may use: what was said, else all cores, half of the memory, and a slot a core."""
-    cores = settings.cores or float(capabilities.cpu_cores)
-    memory_mb = settings.memory_mb if settings.memory_mb is not None else (capabilities.ram_total_mb or 0) // 2
-    slots = settings.slots or min(NODE_QUEUE_MAX, max(1, int(cores)))
-    return Offer(
-        cores, memory_mb, slots, settings.labels, functions, ("function", "map", *settings.allow), settings.cache_mb
-    )
 
 
 class Daemon:
@@ -141,7 +135,8 @@ class Daemon:
         objects = PacedObjects(bus, throttle)
         blobs = Blobs(objects)
         self._outbox = outbox = Outbox(context, desk, objects, Folder(self._folder / "outbox"), self._on_full)
-        recorder = Recorder(context, desk, Outputs(context), blobs, outbox)
+        self._adviser = adviser = Adviser(self._device, capabilities, room_of, desk, PolicyFile(self._folder))
+        recorder = Recorder(context, desk, Outputs(context), blobs, outbox, adviser.working)
         self._executor = executor = Executor(desk, self._settings.imports, recorder)
         self._enforcer = Enforcer(executor, usable_cores(capabilities.cpu_cores), self._settings.limits, throttle)
         self._context, self._store, self._recorder = context, store, recorder
@@ -154,7 +149,7 @@ class Daemon:
                 raise FogError(hello.error, hint="correct the module, or leave --import out")
             context.offer = offer_of(self._settings, capabilities, hello.offers)
             self._member = member = Member(
-                context, desk, self._device, capabilities, self._identity,
+                context, desk, self._device, adviser, self._identity,
                 self._look_again, self._settings.look_again_s, self._on_registered,
             )  # fmt: skip
             member.enforced = self._enforcer.report
@@ -163,7 +158,7 @@ class Daemon:
                 context, recorder, member.beat, self._room_again, self._settings.sleep_s, self._folder / "asleep"
             )
             self._orders = orders = Orders(
-                context, desk, executor, recorder, member.beat, member.on_term, self._clusters, sleeper
+                context, desk, executor, recorder, adviser, member.beat, member.on_term, self._clusters, sleeper
             )
             self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
             self._intake = Intake(context, desk, executor, recorder, blobs, self._leaser.arrived)
@@ -171,6 +166,7 @@ class Daemon:
             self._harvester = self._make_harvester(capabilities)
             orders.on_assignment = self._apps.on_assignment
             self._apps.attach(context, lambda disk: Fetcher(bus, disk))
+            self._follow(adviser, Heed(context, desk, executor, orders, recorder, member.beat))
             await self._clusters.start()
             await orders.start()
             await member.start()
@@ -178,6 +174,7 @@ class Daemon:
             await self._serve(member)
             await self._leave(context, executor)
         finally:
+            adviser.stop()
             await self._enforcer.close()
             await executor.pool.close()
             await outbox.keep_all()
@@ -273,6 +270,17 @@ class Daemon:
             if self._registered.is_set():
                 asyncio.get_running_loop().create_task(self._begin_intake()).add_done_callback(_log_failure)
             self._member.again()
+
+    def _follow(self, adviser: Adviser, heed: Heed) -> None:
+        adviser.on_advice.extend((heed, self._enforce))
+        adviser.held_mb = lambda: self._enforcer.report().memory_measured_mb or 0
+        adviser.begin()
+
+    def _enforce(self, advice: Advice) -> None:
+        """Hold running work to the advice's limits; where they are all that is offered, nothing has to be watched."""
+        limits = advice.limits
+        lowered = limits.cpu_percent < 100 or limits.memory_mb < self._context.offer.memory_mb
+        self._enforcer.apply(limits if lowered else None)
 
     def _on_full(self, full: bool) -> None:
         """What runs may end, and is kept; nothing more is begun until there is room."""

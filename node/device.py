@@ -83,7 +83,9 @@ class Device:
         """The newest round trip to the broker; None: it does not answer, which is called offline."""
         source = "no answer from the broker" if round_trip_ms is None else "round trip to the broker"
         self._link["network_quality"] = known(quality(round_trip_ms), source)
-        self._link["network_latency_ms"] = unknown(source) if round_trip_ms is None else known(round_trip_ms, source)
+        self._link["network_latency_ms"] = (
+            unknown(source) if round_trip_ms is None else known(round(round_trip_ms, 1), source)
+        )
 
     def watch_owner(self, on: bool) -> None:
         """Whether power and heat are read afresh nearly each time: work must stop at once when the charger goes."""

@@ -13,6 +13,7 @@ from node.context import Context
 from node.core.attempts import Attempt, Place, Taken, attempt_of
 from node.core.desk import Desk
 from node.executor import Executor
+from node.heed import no_room
 from node.recorder import Recorder
 from schemas import subjects
 from schemas.codec import Decoder
@@ -176,7 +177,7 @@ class Intake:
             return
         if problem := self._problem(attempt.task):
             self._recorder.refused(attempt, problem)
-        elif why := self._context.refuses:
+        elif why := self._context.refuses or no_room(self._desk, attempt.task.needs.memory_mb):
             self._recorder.returned(attempt, why, began=False)
         elif blobs := inputs_of(attempt.task):
             if all(blob.data is not None for blob in blobs):

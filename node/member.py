@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from node.adviser import Adviser
 from node.context import Context
-from node.core.beats import Beats, wait_s
+from node.core.beats import JITTER, Beats, stretched_s, wait_s
 from node.core.desk import Desk
 from node.device import Device
 from node.identity import Identity
 from node.leaser import Leaser
 from schemas import limits, subjects
+from schemas.advice import Limits
 from schemas.codec import Decoder, encode
 from schemas.device import DeviceCapabilities
 from schemas.enforced import Enforced
@@ -51,14 +53,15 @@ class Member:
         context: Context,
         desk: Desk,
         device: Device,
-        capabilities: DeviceCapabilities,
+        adviser: Adviser,
         identity: Identity,
         look: Callable[[], Awaitable[DeviceCapabilities]],
         look_again_s: float,
         on_registered: Callable[[tuple[Held, ...]], None],
     ) -> None:
         self._context, self._desk, self._device, self._identity = context, desk, device, identity
-        self._capabilities = capabilities
+        self._adviser = adviser
+        self._said_limits: Limits | None = None
         self._look, self._look_again_s = look, look_again_s
         self._on_registered = on_registered
         self.enforced: Callable[[], Enforced] = Enforced
@@ -119,9 +122,9 @@ class Member:
             except Exception:  # no thread to be had, for one: what the device was before stands
                 log.exception("cannot look at the device again")
                 continue
-            if found != self._capabilities:
+            if found != self._adviser.capabilities:
                 log.info("this device has changed", extra=fields(node=self._context.node))
-                self._capabilities, self._delay_s = found, 0.0
+                self._adviser.capabilities, self._delay_s = found, 0.0
                 return
 
     async def _register(self) -> None:
@@ -167,9 +170,9 @@ class Member:
             node=context.node,
             key=self._identity.key,
             session=context.session,
-            capabilities=self._capabilities,
+            capabilities=self._adviser.capabilities,
             offer=context.offer,
-            state=self._device.state(time.time()),
+            state=self._adviser.look(),
             held=held,
             version=VERSION,
             asleep_s=context.sleep.gap_s(ticks()),
@@ -206,13 +209,11 @@ class Member:
     def beat(self, full: bool = False) -> None:
         """Send a heartbeat now; the next one follows by itself, but of a node that sleeps only while it needs leases."""
         context = self._context
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
         if context.boot < 1:
             return
         try:
-            state = self._device.state(time.time())
+            state = self._adviser.look()  # may beat by itself, when something else is to be done
+            self._stop_timer()
             subject = subjects.heartbeat(context.node)
             if self.leaser is not None and self.leaser.wanted:
                 self.leaser.ask(subject, lambda: encode(self._heartbeat(state_full=full, state=state)))
@@ -220,7 +221,8 @@ class Member:
                 context.bus.publish(subject, encode(self._heartbeat(state_full=full, state=state)))
         except (FogError, OSError, ValueError):
             log.exception("a heartbeat could not be made")
-        wait = wait_s(self._interval_s, random.random())
+            self._stop_timer()
+        wait = wait_s(self._gap_s(), random.random())
         silent = context.sleep and not (self.leaser is not None and self.leaser.wanted)
         if not context.leaving and not silent:
             self._due = self._loop.call_later(wait, self._beat_by_itself)
@@ -233,7 +235,7 @@ class Member:
             boot=context.boot,
             seq=self._beats.next_seq(),
             sent_at=time.time(),
-            next_due_s=gap_s or self._interval_s * 1.1,
+            next_due_s=gap_s or min(self._gap_s() * (1 + JITTER), limits.SLEEP_MAX_S),
             full=state_full,
             asleep=gap_s > 0,
             draining=(bool(context.closed_to or context.resting) or context.full) and not context.leaving,
@@ -242,11 +244,28 @@ class Member:
             held=self._desk.report(),
             state=self._beats.delta(state, state_full),  # type: ignore[arg-type]
             harvest_state=context.harvest_state,
+            power_mode=self._adviser.advice.power_mode.value,
+            limits=self._new_limits(state_full),
+            battery_min=self._adviser.battery_min,
             bad_messages=context.bad_messages + context.outbox_spoilt,
             outbox=context.outbox,
             outbox_since=context.outbox_since,
             enforced=self._beats.changed(self.enforced(), state_full),
         )
+
+    def _gap_s(self) -> float:
+        """Between two beats: stretched by the power mode, but not while leases are renewed by them."""
+        if self.leaser is not None and self.leaser.wanted:
+            return self._interval_s
+        return stretched_s(self._interval_s, self._adviser.advice.power_mode)
+
+    def _new_limits(self, full: bool) -> Limits | None:
+        """The limits if they are not what was said before."""
+        limits_now = self._adviser.advice.limits
+        if limits_now == self._said_limits and not full:
+            return None
+        self._said_limits = limits_now
+        return limits_now
 
     def _beat_by_itself(self) -> None:
         self._due = None
@@ -267,6 +286,9 @@ class Member:
 
     def stop(self) -> None:
         """Beat no more."""
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         if self._due is not None:
             self._due.cancel()
             self._due = None

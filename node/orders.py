@@ -7,6 +7,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
+from node.adviser import Adviser
 from node.clusters import Clusters
 from node.context import Context
 from node.core.attempts import Attempt
@@ -43,6 +46,7 @@ class Orders:
         desk: Desk,
         executor: Executor,
         recorder: Recorder,
+        adviser: Adviser,
         beat: Callable[[bool], None],
         on_term: Callable[[int], None],
         clusters: Clusters,
@@ -50,7 +54,7 @@ class Orders:
     ) -> None:
         self._sleeper = sleeper
         self._context, self._desk, self._executor, self._recorder = context, desk, executor, recorder
-        self._beat, self._on_term, self._clusters = beat, on_term, clusters
+        self._adviser, self._beat, self._on_term, self._clusters = adviser, beat, on_term, clusters
         self._subscription: Subscription | None = None
         self._drain: asyncio.TimerHandle | None = None
         self.on_assignment: Callable[[bytes], None] | None = None  # what rollouts tell this device; raises BadInput
@@ -65,6 +69,8 @@ class Orders:
             "wake": self._wake,
             "cluster": lambda said: self._unless(self._clusters.told(said)),
             "lead": lambda poll: self._unless(self._clusters.lead(poll)),
+            "advise": self._advise,
+            "policy": self._policy,
         }
 
     def also(self, verb: str, do: Callable[[NodeCommand], NodeAnswer]) -> None:
@@ -158,6 +164,16 @@ class Orders:
         self._drain = loop.call_later(max(0.0, command.deadline_s), self.stop_all, why)
         self._beat(False)
         return self._answer(tasks=tuple(attempt.task.id for attempt in self._desk.held.values()))
+
+    def _advise(self, _command: NodeCommand) -> NodeAnswer:
+        """What this device should do by its readings of now."""
+        self._adviser.look()
+        return replace(self._answer(), advice=self._adviser.advice)
+
+    def _policy(self, command: NodeCommand) -> NodeAnswer:
+        """An operator's policy, in force from now on and kept; the answer tells the advice that follows."""
+        self._adviser.set_policy(command.policy)
+        return replace(self._answer(), advice=self._adviser.advice)
 
     def close_to(self, why: str) -> None:
         """Take no more work, and hand back what waits."""

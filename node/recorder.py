@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from node.blobs import Blobs, apart, inline, inputs_of, is_small
 from node.context import Context
@@ -32,11 +33,20 @@ STDERR_SHOWN = 600  # characters of a failed command's stderr that its error car
 
 
 class Recorder:
-    """The executor's `Sink`, and where attempts end that were never handed over."""
+    """The executor's `Sink`, and where attempts end that were never handed over. `on_running` is told, now and then, that
+    something runs."""
 
-    def __init__(self, context: Context, desk: Desk, outputs: Outputs, blobs: Blobs, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        context: Context,
+        desk: Desk,
+        outputs: Outputs,
+        blobs: Blobs,
+        outbox: Outbox,
+        on_running: Callable[[], None],
+    ) -> None:
         self._context, self._desk, self._outputs = context, desk, outputs
-        self._blobs, self._outbox = blobs, outbox
+        self._blobs, self._outbox, self._on_running = blobs, outbox, on_running
         self._tasks: set[asyncio.Task[None]] = set()
         self._young: dict[Attempt, None] = {}  # runs, but not yet for long enough to be told
         self._growing = False
@@ -60,6 +70,7 @@ class Recorder:
         """Tell of those that have run long enough. The eldest is first."""
         now = time.time()
         self._growing = False
+        self._on_running()
         for attempt in list(self._young):
             wait_s = attempt.started_at + limits.STARTED_EVENT_S - now
             if wait_s > 0:

@@ -29,7 +29,7 @@ class Kept(Struct, frozen=True):
 
 def show(device: Device, ceilings: Ceilings, kept: Kept) -> str:
     """A table of name, value and source, and what the outbox holds. Takes up to some seconds: slow signals are waited for."""
-    what, how = _look(device)
+    what, how = look(device)
     rows = [("WHAT IT IS", "", ""), *_rows(what, CAPABILITIES), ("", "", ""), ("HOW IT IS", "", ""), *_rows(how, STATE)]
     rows += [
         ("", "", ""),
@@ -52,7 +52,7 @@ def show(device: Device, ceilings: Ceilings, kept: Kept) -> str:
 def as_json(device: Device, ceilings: Ceilings, kept: Kept) -> str:
     """The same as one JSON document: ``{pretending: […], capabilities: {name: {value, source | unknown}}, state: {…}, limits:
     {…}, outbox: {letters, since}}``."""
-    what, how = _look(device)
+    what, how = look(device)
     document = {
         "pretending": device.pretending,
         "capabilities": {name: _entry(what, name) for name in CAPABILITIES},
@@ -63,7 +63,8 @@ def as_json(device: Device, ceilings: Ceilings, kept: Kept) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def _look(device: Device) -> tuple[DeviceCapabilities, DeviceState]:
+def look(device: Device) -> tuple[DeviceCapabilities, DeviceState]:
+    """What the device is and how, with what can be learnt within some seconds."""
     device.state(time.time())
     what, until = device.capabilities(), time.monotonic() + _SETTLE_S
     while True:

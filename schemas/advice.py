@@ -152,3 +152,22 @@ class Advice(Struct, frozen=True):
     def takes_work(self) -> bool:
         """Whether the device takes new work and keeps what it has."""
         return self.power_mode is not PowerMode.CRITICAL
+
+
+def told(advice: Advice) -> str:
+    """The advice as lines to read."""
+    most = advice.limits
+    rows = {
+        "power mode": f"{advice.power_mode}"
+        + ("" if advice.takes_work else ": takes nothing new, hands back what it has"),
+        "thermal state": f"{advice.thermal_state}, {advice.performance_percent} % of its performance left",
+        "transport": str(advice.transport),
+        "network": f"{advice.network_use}, transfers of at most {advice.transfer_kb} KiB",
+        "chunk size": str(advice.chunk_size),
+        "limits": f"{most.cpu_percent:g} % CPU, {most.memory_mb} MiB, {most.tasks} tasks at a time",
+        "active policies": ", ".join(advice.active_policies) or "none",
+    }
+    lines = [f"{name:<16}{value}" for name, value in rows.items()]
+    return "\n".join(
+        [*lines, "", "because", *(f"  {reason}" for reason in advice.reasons or ("nothing stands against it",))]
+    )

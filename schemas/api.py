@@ -9,6 +9,9 @@
 | ``api.node.info`` | `NodeRequest` | `NodeInfo` |
 | ``api.node.drain`` | `DrainRequest` | `Done` |
 | ``api.node.sleep`` | `SleepRequest` | `Done` |
+| ``api.node.advise`` | `NodeRequest` | `AdviceReply` |
+| ``api.policy.set`` | `PolicyRequest` | `PolicyReply` |
+| ``api.policy.show`` | `NodeRequest` | `PolicyReply` |
 | ``api.task.list`` | `ListRequest` | `TasksReply` |
 | ``api.task.info`` | `TaskRequest` | `TaskInfo` |
 | ``api.task.cancel`` | `CancelRequest` | `Done` |
@@ -25,6 +28,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from schemas import limits
+from schemas.advice import Limits
 from schemas.device import DeviceCapabilities, DeviceState, FunctionOffer
 from schemas.enforced import Enforced
 from schemas.membership import NodeState
@@ -276,6 +280,7 @@ class NodeInfo(Struct, frozen=True, omit_defaults=True):
     first_seen: float = 0.0
     version: str = ""
     power_mode: str = ""
+    limits: Limits | None = None  # what it holds its work to now
     harvest_state: str = ""
     enforced: Enforced = Enforced()
     reserved_for: str = ""

@@ -34,6 +34,23 @@ class NodeRegistered(Struct, frozen=True, omit_defaults=True):
     functions: tuple[str, ...] = ()
 
 
+class NodePower(Struct, frozen=True, omit_defaults=True):
+    """A node went from one power mode to another."""
+
+    node: str
+    boot: int
+    power_mode: str
+    was: str = ""
+    thermal_state: str = ""
+
+
+class NodePolicy(Struct, frozen=True, omit_defaults=True):
+    """An operator's policy for a node: all of it."""
+
+    node: str
+    policy: dict[str, str] = {}
+
+
 class TaskEvent(Struct, frozen=True, gc=False, omit_defaults=True):
     """A task changed its place or state. `moved_from`: the node that it was taken from."""
 
@@ -152,8 +169,8 @@ class HarvestEvent(Struct, frozen=True, omit_defaults=True):
 
 
 EventData = (
-    NodeEvent | NodeRegistered | TaskEvent | TaskEnded | CoordinatorEvent | HoldEvent | RolloutEvent | AppEvent
-    | ClusterEvent | LeaderEvent | DecisionEvent | HarvestEvent
+    NodeEvent | NodeRegistered | NodePower | NodePolicy | TaskEvent | TaskEnded | CoordinatorEvent | HoldEvent | RolloutEvent
+    | AppEvent | ClusterEvent | LeaderEvent | DecisionEvent | HarvestEvent
 )  # fmt: skip
 
 EVENTS: dict[str, tuple[type, str]] = {
@@ -165,6 +182,8 @@ EVENTS: dict[str, tuple[type, str]] = {
     "node.left": (NodeEvent, "a node went by itself"),
     "node.lost": (NodeEvent, "a node is gone; its tasks move"),
     "node.refused": (NodeEvent, "a registration was refused"),
+    "node.power-mode": (NodePower, "a node's power mode changed"),
+    "node.policy-set": (NodePolicy, "an operator set or reset a node's policy"),
     "fleet.held-back": (HoldEvent, "many nodes fell silent at once: none is called lost for now"),
     "fleet.hold-ended": (HoldEvent, "silence counts again"),
     "cluster.formed": (ClusterEvent, "a cluster came to be"),

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct
 
-from schemas import api, cluster, dead, decision, ledger, membership, peer, task
+from schemas import api, cluster, dead, decision, ledger, membership, peer, policy, task
 from schemas.event import EVENTS, CloudEvent
 from schemas.names import ID_PATTERN
 
@@ -25,8 +25,9 @@ MESSAGES: tuple[type, ...] = (
     membership.Register, membership.Registered, membership.Heartbeat, membership.Renewed,
     membership.NodeCommand, membership.NodeAnswer, membership.AllReport, membership.NodeRecord,
     api.Empty, api.ListRequest, api.NodeRequest, api.TaskRequest, api.CancelRequest, api.DrainRequest, api.SleepRequest,
+    policy.PolicyRequest,
     api.StatusReply, api.FunctionsReply, api.TroubleReply, api.NodesReply, api.NodeInfo, api.TasksReply, api.TaskInfo,
-    api.Done, api.ApiError,
+    policy.PolicyReply, policy.AdviceReply, api.Done, api.ApiError,
     ledger.Claim, ledger.Entry, ledger.LedgerRequest, ledger.LedgerReply, ledger.CorrectRequest,
     cluster.ClusterRecord, cluster.Leadership, cluster.Membership, cluster.ClusterRequest, cluster.CreateCluster,
     decision.ProposeRequest, decision.Proposal, decision.DecisionRequest, decision.DecisionReply, decision.Tally,

@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from schemas import limits
+from schemas.advice import Advice, Limits
 from schemas.device import DeviceCapabilities, DeviceState, FunctionOffer
 from schemas.enforced import Enforced
 from schemas.harvest import HarvestReport
@@ -80,7 +81,6 @@ class Registered(Struct, frozen=True, omit_defaults=True):
     term: int = 0
     interval_s: float = limits.HEARTBEAT_S
     keep: tuple[str, ...] = ()
-    policy: dict[str, str] = {}
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True):
@@ -91,6 +91,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
     accounts are only ever repaired for older ones. `leaving`: the daemon is going down by itself. `outbox`: how many results
     and outcomes it keeps that the broker has not taken yet, the oldest made at `outbox_since` (seconds since 1970).
     `enforced`: how it holds work to limits; None: as said before.
+    `limits`: what the work here is held to, when that has changed. `battery_min`: the percent under which an operator's
+    policy wants no new work here while it does not charge (0: the usual).
     """
 
     node: Id
@@ -107,6 +109,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
     state: DeviceState = DeviceState()
     offer: Offer | None = None
     power_mode: str = ""
+    limits: Limits | None = None
+    battery_min: Annotated[float, Meta(ge=0, le=100)] = 0.0
     harvest_state: str = ""
     bad_messages: int = 0
     outbox: Annotated[int, Meta(ge=0)] = 0
@@ -128,8 +132,8 @@ class Renewed(Struct, frozen=True, omit_defaults=True):
 
 
 class NodeCommand(Struct, frozen=True, omit_defaults=True):
-    """Request on ``node.<node>.<verb>``: probe, report, cancel, drain, resume, giveback, sleep (for `for_s`; 0: as its owner
-    configured), wake. Refused when its term is old."""
+    """Request on ``node.<node>.<verb>``: probe, report, cancel, drain, resume, giveback, advise, policy (all of it, by the
+    names of `advice.QosPolicy`), sleep (for `for_s`; 0: as its owner configured), wake. Refused when its term is old."""
 
     term: int
     task: str = ""
@@ -137,10 +141,11 @@ class NodeCommand(Struct, frozen=True, omit_defaults=True):
     deadline_s: float = 0.0
     reason: str = ""
     for_s: Annotated[float, Meta(ge=0, le=limits.SLEEP_MAX_S)] = 0.0
+    policy: dict[str, str] = {}
 
 
 class NodeAnswer(Struct, frozen=True, omit_defaults=True):
-    """A node's answer to a command."""
+    """A node's answer to a command; to *advise* and *policy* with its `advice`."""
 
     node: str
     boot: int
@@ -148,6 +153,7 @@ class NodeAnswer(Struct, frozen=True, omit_defaults=True):
     error: str = ""
     tasks: tuple[str, ...] = ()
     harvest: HarvestReport | None = None
+    advice: Advice | None = None
 
 
 class AllReport(Struct, frozen=True, omit_defaults=True):
@@ -178,6 +184,5 @@ class NodeRecord(Struct, frozen=True, omit_defaults=True):
     first_seen: float
     last_seen: float
     drained: bool = False
-    policy: dict[str, str] = {}
     version: str = ""
     asleep_until: float = 0.0

@@ -21,6 +21,7 @@ LEDGER = "FOG_LEDGER"  # `ledger.Claim`, as devices made them
 BOOK = "FOG_BOOK"  # `ledger.Entry`: what the coordinator makes of them
 NODES = "FOG_nodes"
 LEASES = "FOG_leases"
+POLICIES = "FOG_policies"  # by node: what an operator set
 JOBS = "FOG_jobs"
 CLUSTERS = "FOG_clusters"
 AVAILABILITY = "FOG_availability"
@@ -103,6 +104,7 @@ def configurations(replicas: int = 1) -> list[dict[str, Any]]:
         {"name": LEDGER, "subjects": [ledger("*")], **_KEPT},
         {"name": BOOK, "subjects": [BOOK_ENTRY], **_KEPT},
         _bucket(NODES),
+        _bucket(POLICIES),
         _bucket(APPS),
         _bucket(ROLLOUTS),
         _bucket(ASSIGNED),

@@ -160,7 +160,8 @@ async def _info(fleet: Fleet, args: argparse.Namespace) -> int:
     labels = " ".join(f"{key}={value}" for key, value in row.labels.items())
     show.print_fields([
         ("node", row.node), ("state", row.state.value), ("boot", row.boot), ("version", info.version), ("labels", labels),
-        ("first seen", show.clock(info.first_seen)), ("power mode", info.power_mode), ("harvest", info.harvest_state),
+        ("first seen", show.clock(info.first_seen)), ("power mode", info.power_mode), ("limits", _limits(info)),
+        ("harvest", info.harvest_state),
         ("cores", f"{row.cores_used:g} of {row.cores:g} used"), ("memory", f"{row.memory_used_mb} of {row.memory_mb} MiB used"),
         ("held", f"{row.held} in {row.slots} slots"), ("speed", f"the same work takes {info.speed:.2f} times the fleet's mean"),
         ("attempts", f"{info.done} done, {info.failed} failed"), ("reserved for", info.reserved_for),
@@ -178,6 +179,11 @@ async def _info(fleet: Fleet, args: argparse.Namespace) -> int:
     for held in info.held:
         print(f"holds {held.task} ({held.what}, {held.priority}, {'running' if held.running else 'queued'})")
     return 0
+
+
+def _limits(info: NodeInfo) -> str:
+    most = info.limits
+    return f"{most.cpu_percent:g} % CPU, {most.memory_mb} MiB, {most.tasks} tasks at a time" if most else ""
 
 
 def _show_score(info: NodeInfo) -> None:

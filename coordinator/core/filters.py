@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, Struct
 
 from coordinator.core import tune
-from coordinator.core.nodeview import HOT, NodeView, metered
+from coordinator.core.nodeview import CRITICAL, HOT, NodeView, metered
 from schemas.device import ThermalState
 from schemas.harvest import IN_WORDS, HarvestState
 from schemas.membership import NodeState
@@ -104,8 +104,8 @@ def _battery(c: NeedsClass, n: NodeView) -> str:
     percent = d.battery_percent
     if percent is None or percent is UNSET:
         return "its battery level is unknown" if n.record.capabilities.battery_powered else ""
-    if percent < tune.BATTERY_MIN:
-        return f"battery {percent:.0f} % and not charging; {tune.BATTERY_MIN:.0f} % are needed"
+    if percent < n.battery_min:
+        return f"battery {percent:.0f} % and not charging; {n.battery_min:.0f} % are needed"
     if c.long and percent < tune.BATTERY_LONG_MIN:
         return f"battery {percent:.0f} % and not charging; a task over 5 minutes needs {tune.BATTERY_LONG_MIN:.0f} %"
     return ""
@@ -118,6 +118,16 @@ def _thermal(_: NeedsClass, n: NodeView) -> str:
 
 def _network(c: NeedsClass, n: NodeView) -> str:
     return "its network is metered, and the input is over 10 MB" if c.large and metered(n.device) else ""
+
+
+def _power_mode(_: NeedsClass, n: NodeView) -> str:
+    return "its power mode is critical: it takes nothing new" if n.power_mode == CRITICAL else ""
+
+
+def _limits(c: NeedsClass, n: NodeView) -> str:
+    if c.memory_mb <= n.memory_now:
+        return ""
+    return f"its limits allow {n.memory_now} MiB of memory now, {c.memory_mb} are needed"
 
 
 def _storage(c: NeedsClass, n: NodeView) -> str:
@@ -142,6 +152,8 @@ FILTERS: tuple[Filter, ...] = (
     Filter("labels", _labels, True),
     Filter("cluster", _cluster, True),
     Filter("state", _state, False),
+    Filter("power mode", _power_mode, False),
+    Filter("limits", _limits, False),
     Filter("battery", _battery, False),
     Filter("thermal", _thermal, False),
     Filter("network", _network, False),

@@ -13,11 +13,13 @@ from coordinator.core.exclusive import renew
 from coordinator.core.held import check_held, sort_held
 from coordinator.core.intake import node_changed
 from coordinator.core.liveness import Cause, cause_of, change, heard, take_acks
-from coordinator.core.nodeview import NO_CHANGE, NodeView
+from coordinator.core.nodeview import CRITICAL, NO_CHANGE, NodeView
 from coordinator.core.sleeps import remember
 from coordinator.core.state import Coordinator, Out
 from schemas import limits
-from schemas.event import NodeEvent, NodeRegistered
+from schemas.advice import PowerMode
+from schemas.device import ThermalState
+from schemas.event import NodeEvent, NodePower, NodeRegistered
 from schemas.membership import Heartbeat, NodeRecord, NodeState, Register, Registered
 
 
@@ -38,8 +40,7 @@ def registering(state: Coordinator, event: NodeRegistering, now: float, out: Out
     wanted = NodeRecord(
         asked.node, asked.key, asked.session, boot, asked.capabilities, asked.offer,
         now if record is None else record.first_seen, now,
-        record is not None and record.drained, {} if record is None else record.policy, asked.version,
-        now + asked.asleep_s if asked.asleep_s else 0.0,
+        record is not None and record.drained, asked.version, now + asked.asleep_s if asked.asleep_s else 0.0,
     )  # fmt: skip
     state.registering[event.reply] = (event, now)
     if record is not None and same and structs.replace(record, last_seen=now) == wanted:
@@ -92,6 +93,8 @@ def _join(
     node.orphans = frozenset()
     if new_boot or known_as is None:
         node.device = NO_CHANGE
+        node.power_mode = ""
+        node.limit(None)  # until its first beat tells
     node.merge(request.state)
     node.derive()
     heard(state, node, request.asleep_s or node.interval_s, now)
@@ -110,7 +113,7 @@ def _join(
         change(state, node, cause_of(node), "it registered", now, out)
     node_changed(state, node)
     state.aside_left = len(state.aside)
-    answer = Registered("", "", "", node.boot, state.term, node.interval_s, keep, record.policy)
+    answer = Registered("", "", "", node.boot, state.term, node.interval_s, keep)
     out.append(Answer(event.reply, answer))
 
 
@@ -153,6 +156,7 @@ def beat(state: Coordinator, event: Beat, now: float, out: Out) -> None:
     node.clock_ahead_s = b.sent_at - now
     heard(state, node, b.next_due_s, now)
     changed = b.state is not NO_CHANGE and node.merge(b.state)
+    changed |= _advised(state, node, b, out)
     _said(node, b)
     if b.asleep or node.record.asleep_until:
         remember(node, b.next_due_s, now, out)
@@ -178,6 +182,22 @@ def beat(state: Coordinator, event: Beat, now: float, out: Out) -> None:
         renew(state, node, b, event.reply, now, out)
 
 
+def _advised(state: Coordinator, node: NodeView, b: Heartbeat, out: Out) -> bool:
+    """What the node is advised to do now; True if it may matter for placing."""
+    before = (node.power_mode == CRITICAL, node.slots, node.memory_now, node.battery_min)
+    node.battery_min = b.battery_min or tune.BATTERY_MIN
+    if b.power_mode and b.power_mode != node.power_mode:
+        if node.power_mode or b.power_mode != PowerMode.PERFORMANCE.value:
+            heat = node.device.thermal_state
+            told = heat.value if isinstance(heat, ThermalState) else ""
+            data = NodePower(node.id, node.boot, b.power_mode, node.power_mode, told)
+            out.append(Emit("node.power-mode", node.id, node.next_event("power-mode", state.term), data))
+        node.power_mode = b.power_mode
+    if b.limits is not None:
+        node.limit(b.limits)
+    return before != (node.power_mode == CRITICAL, node.slots, node.memory_now, node.battery_min)
+
+
 def _said(node: NodeView, b: Heartbeat) -> None:
     node.asleep = b.asleep
     node.self_draining = b.draining
@@ -185,8 +205,6 @@ def _said(node: NodeView, b: Heartbeat) -> None:
     node.outbox, node.outbox_since = b.outbox, b.outbox_since
     if b.enforced is not None:
         node.enforced = b.enforced
-    if b.power_mode:
-        node.power_mode = b.power_mode
     if b.harvest_state:
         node.harvest_state = b.harvest_state
 

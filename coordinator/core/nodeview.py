@@ -9,6 +9,7 @@ from msgspec import UNSET, structs
 
 from coordinator.core import tune
 from schemas import limits
+from schemas.advice import Limits, PowerMode
 from schemas.device import DeviceState, NetworkQuality, NetworkType, ThermalState
 from schemas.enforced import Enforced
 from schemas.membership import NodeRecord, NodeState
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from coordinator.core.classes import NeedsClass
     from coordinator.core.record import TaskRecord
 
+LONG_MIN = tune.BATTERY_LONG_MIN
+CRITICAL = PowerMode.CRITICAL.value
 STATE_FIELDS = DeviceState.__struct_fields__
 NO_CHANGE = DeviceState()
 HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
@@ -33,16 +36,18 @@ UNKNOWN_BANDWIDTH = 0.6
 class NodeView:
     """One node. `bit` is its place in every class's bitset; `device` its merged `DeviceState`.
 
+    `slots` and `memory_now` are what its offer and its limits leave.
     Accounts: `cores_free` and `memory_free` go below zero by what is queued; `backlog_ms` is estimated core-milliseconds.
     """
 
     __slots__ = (
-        "asleep", "attempts", "backlog_ms", "bad_messages", "bandwidth", "beat_seq", "bit", "blocked", "boot",
+        "asleep", "attempts", "backlog_ms", "bad_messages", "bandwidth", "battery_min", "beat_seq", "bit", "blocked", "boot",
         "clock_ahead_s", "closed_at", "clusters", "cores", "cores_free", "count", "device", "done", "drain_wanted",
         "drained", "enforced", "events", "failed", "functions", "gone_at", "harvest_state", "heard_at", "id", "idle",
-        "interval_s", "kinds", "last_beat", "left", "look_again_at", "memory_free", "memory_mb", "missed", "next_due",
-        "orphans", "outbox", "outbox_since", "power", "power_mode", "queue_ms", "record", "relieved_at", "reported_at",
-        "reserved", "resume_asked_at", "revision", "self_draining", "slot", "slots", "speed", "state", "thermal",
+        "interval_s", "kinds", "last_beat", "left", "limits", "look_again_at", "memory_free", "memory_mb", "memory_now",
+        "missed", "next_due", "orphans", "outbox", "outbox_since", "power", "power_mode", "queue_ms", "record",
+        "relieved_at", "reported_at", "reserved", "resume_asked_at", "revision", "self_draining", "slot", "slots", "speed",
+        "state", "thermal",
         "timed_at", "unacked",
     )  # fmt: skip
 
@@ -88,6 +93,9 @@ class NodeView:
         self.done = self.failed = 0
         self.cores = self.cores_free = 0.0
         self.memory_mb = self.memory_free = 0
+        self.memory_now = 0  # what of `memory_mb` may be held now
+        self.battery_min = tune.BATTERY_MIN  # what an operator's policy makes of it
+        self.limits: Limits | None = None  # what it holds its work to, as its last beat said
         self.accept(record)
         self.derive()
 
@@ -98,11 +106,24 @@ class NodeView:
         self.boot = record.boot
         self.drained = record.drained
         self.cores_free += offer.cores - self.cores
-        self.memory_free += offer.memory_mb - self.memory_mb
-        self.cores, self.memory_mb, self.slots = offer.cores, offer.memory_mb, offer.slots
-        self.queue_ms = tune.QUEUE_MS * min(offer.cores, offer.slots)
+        self.cores, self.memory_mb = offer.cores, offer.memory_mb
+        self._fit_to_limits()
         self.functions = frozenset(f.name for f in offer.functions)
         self.kinds = frozenset(offer.kinds)
+
+    def limit(self, limits: Limits | None) -> None:
+        """Take the limits that it holds its work to now."""
+        self.limits = limits
+        self._fit_to_limits()
+
+    def _fit_to_limits(self) -> None:
+        """Slots, memory and queue: what is offered, as far as its limits allow it now."""
+        offer, limits = self.record.offer, self.limits
+        self.slots = offer.slots if limits is None else min(offer.slots, limits.tasks)
+        memory = offer.memory_mb if limits is None else min(offer.memory_mb, limits.memory_mb)
+        self.memory_free += memory - self.memory_now
+        self.memory_now = memory
+        self.queue_ms = tune.QUEUE_MS * min(offer.cores, self.slots)
 
     def merge(self, change: DeviceState) -> bool:
         """Take what a beat changed; True if it may matter for placing."""
@@ -120,16 +141,25 @@ class NodeView:
         """The part of the device's state that filters look at: while it stays, no bitset changes."""
         d = self.device
         percent = d.battery_percent
-        level = None if percent is None or percent is UNSET else (percent >= 30) + (percent >= 70)
+        level = None if percent is None or percent is UNSET else (percent >= self.battery_min) + (percent >= LONG_MIN)
         storage = d.storage_free_mb
         rough = storage // 256 if isinstance(storage, int) else None
-        return (level, d.is_charging, d.mains, d.thermal_state in HOT, d.network_metered, d.network_type, rough)
+        return (
+            self.power_mode == CRITICAL,
+            level,
+            d.is_charging,
+            d.mains,
+            d.thermal_state in HOT,
+            d.network_metered,
+            d.network_type,
+            rough,
+        )
 
     def derive(self) -> None:
         """Work out the factors by which this node is ranked."""
         d = self.device
         self.power = power_factor(d)
-        self.thermal = 0.8 if d.thermal_state is ThermalState.WARM else 1.0
+        self.thermal = 0.8 if d.thermal_state is ThermalState.WARM or d.thermal_state is None else 1.0
         quality = d.network_quality
         self.bandwidth = BANDWIDTH[quality] if isinstance(quality, NetworkQuality) else UNKNOWN_BANDWIDTH
         load = d.cpu_utilization
@@ -162,14 +192,16 @@ class NodeView:
 
 
 def power_factor(d: DeviceState) -> float:
-    """SPEC 2.4: mains 1.8, charging 1.5, battery under 20 % 0.2, under 50 % 0.6, else (or unknown) 1."""
+    """SPEC 2.4: mains 1.8, charging 1.5, battery under 20 % 0.2, under 50 % (or unknown) 0.6, else (or not told yet) 1."""
     if d.mains is True:
         return 1.8
     if d.is_charging is True:
         return 1.5
     percent = d.battery_percent
-    if percent is None or percent is UNSET or percent >= 50:
+    if percent is UNSET or (percent is not None and percent >= 50):
         return 1.0
+    if percent is None:
+        return 0.6
     return 0.2 if percent < 20 else 0.6
 
 

@@ -73,7 +73,7 @@ def room_reasons(cls: NeedsClass, node: NodeView, priority: int) -> list[tuple[s
     if node.cores_free < cls.cores:
         reasons.append(("free cores", f"{max(0.0, node.cores_free):g} of {node.cores:g} cores are free"))
     if node.memory_free < cls.memory_mb:
-        reasons.append(("free memory", f"{max(0, node.memory_free)} of {node.memory_mb} MiB of memory are free"))
+        reasons.append(("free memory", f"{max(0, node.memory_free)} of {node.memory_now} MiB of memory are free"))
     return reasons or [("queue", "its queue is full")]
 
 

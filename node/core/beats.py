@@ -5,6 +5,8 @@ from __future__ import annotations
 from msgspec import UNSET
 from msgspec.structs import fields
 
+from schemas import limits
+from schemas.advice import PowerMode
 from schemas.device import DeviceState
 from schemas.enforced import Enforced
 
@@ -53,6 +55,15 @@ class Beats:
         """The number of the beat that is about to go out."""
         self.seq += 1
         return self.seq
+
+
+# How much rarer a device beats that spares its battery or is too hot: each beat wakes its radio.
+STRETCH = {PowerMode.POWER_SAVE: 3.0, PowerMode.CRITICAL: 6.0}
+
+
+def stretched_s(interval_s: float, mode: PowerMode) -> float:
+    """The gap between two beats in this power mode; announced with each, so nobody calls the node late for it."""
+    return min(interval_s * STRETCH.get(mode, 1.0), limits.SLEEP_MAX_S / 2)
 
 
 def wait_s(interval_s: float, chance: float) -> float:

@@ -49,15 +49,15 @@ class Lanes:
     """All lanes and what they hold of the room."""
 
     def __init__(self, room: Room) -> None:
-        self.room = room
+        self.most = self.room = room  # what the owner offers, and what of it may be used now
         self.open: dict[int, Lane] = {}
         self._last = 0
         self._cores = 0.0
         self._memory_mb = 0
 
     def ever_fits(self, cores: float, memory_mb: int) -> bool:
-        """Whether it could run here if nothing else did."""
-        return cores <= self.room.cores + 1e-9 and memory_mb <= self.room.memory_mb
+        """Whether it could run here if nothing else did, and nothing limited what is offered."""
+        return cores <= self.most.cores + 1e-9 and memory_mb <= self.most.memory_mb
 
     def open_for(self, attempt: Attempt) -> Lane | None:
         """A new lane that holds the attempt's needs, or None when there is no room."""

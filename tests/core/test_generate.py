@@ -24,6 +24,8 @@ from schemas.event import (
     HoldEvent,
     LeaderEvent,
     NodeEvent,
+    NodePolicy,
+    NodePower,
     NodeRegistered,
     RolloutEvent,
     TaskEnded,
@@ -50,6 +52,8 @@ DOCUMENT = generate.asyncapi()
 SAMPLES: dict[type, Any] = {
     NodeEvent: NodeEvent("n1", boot=2, reason="three beats missed"),
     NodeRegistered: NodeRegistered("n1", 1, DeviceCapabilities(cpu_cores=8), {"room": "attic"}, ("echo",)),
+    NodePower: NodePower("n1", 2, "power_save", "balanced", "warm"),
+    NodePolicy: NodePolicy("n1", {"max_cpu_percent": "30"}),
     TaskEvent: TaskEvent("t1", "jo", node="n1", placement=1, attempt=1, moved_from="n2"),
     TaskEnded: TaskEnded("t1", "jo", attempts=1, exit_code=3, errors=(AttemptError("n1", 1, 1.5, "it broke"),)),
     CoordinatorEvent: CoordinatorEvent("c1", 7),

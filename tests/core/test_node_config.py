@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from node.config import Settings, node_name, parser, settings
-from node.daemon import offer_of
+from node.offer import offer_of
 from schemas.device import DeviceCapabilities
 from schemas.errors import BadInput
 

@@ -128,7 +128,7 @@ async def test_a_placement_that_came_after_the_registration_was_sent_is_not_drop
     recorder: Any = SimpleNamespace(dropped=lambda a: dropped.append(a.task.id))
     context: Any = SimpleNamespace(closed_to="")
     other: Any = None
-    orders = Orders(context, desk, executor, recorder, lambda _full: None, lambda _term: None, other, other)
+    orders = Orders(context, desk, executor, recorder, other, lambda _full: None, lambda _term: None, other, other)
     (said,) = desk.report()
     desk.take(attempt("t", placement=2))
     orders.drop(said.task, said.placement)
@@ -212,7 +212,9 @@ async def test_a_look_at_the_device_that_fails_is_not_the_end_of_the_daemon() ->
 
     context: Any = SimpleNamespace(node="n1")
     other: Any = None
-    member = Member(context, other, other, DeviceCapabilities(), other, look, 0.01, lambda _gone: None)
+    member = Member(
+        context, other, other, SimpleNamespace(capabilities=DeviceCapabilities()), other, look, 0.01, lambda _gone: None
+    )
     async with asyncio.timeout(2):
         await member._until_changed()
     assert looks == 3
@@ -237,7 +239,7 @@ async def test_a_node_that_waits_to_be_registered_asks_a_new_coordinator_at_once
     monkeypatch.setattr(member_module.random, "uniform", lambda _least, most: most)
     desk: Any = SimpleNamespace(report=tuple)
     other: Any = SimpleNamespace(node="n1", boot=0)
-    member = Member(other, desk, other, DeviceCapabilities(), other, other, 1.0, lambda _gone: None)
+    member = Member(other, desk, other, other, other, other, 1.0, lambda _gone: None)
     member._ask = ask  # type: ignore[method-assign]
     member._accept = lambda answer, _said: accepted.append(answer.term)  # type: ignore[method-assign]
     registering = asyncio.ensure_future(member._register())
