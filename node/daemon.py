@@ -165,7 +165,9 @@ class Daemon:
             self._registered = asyncio.Event()
             self._harvester = self._make_harvester(capabilities)
             orders.on_assignment = self._apps.on_assignment
-            self._apps.attach(context, lambda disk: Fetcher(bus, disk))
+            self._apps.attach(
+                context, lambda disk: Fetcher(bus, disk, lambda: adviser.advice.transfer_kb * 1024, throttle)
+            )
             self._follow(adviser, Heed(context, desk, executor, orders, recorder, member.beat))
             await self._clusters.start()
             await orders.start()
@@ -272,7 +274,7 @@ class Daemon:
             self._member.again()
 
     def _follow(self, adviser: Adviser, heed: Heed) -> None:
-        adviser.on_advice.extend((heed, self._enforce))
+        adviser.on_advice.extend((heed, self._enforce, self._apps.heed))
         adviser.held_mb = lambda: self._enforcer.report().memory_measured_mb or 0
         adviser.begin()
 

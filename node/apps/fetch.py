@@ -7,9 +7,10 @@ believed: the signature is checked first, every chunk against its name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from node.apps.disk import Disk, checked
+from node.enforce.throttle import Throttle
 from schemas import jetstream, streams, subjects
 from schemas.artifact import Chunk, Manifest, check_paths, digest_of, signed_text
 from schemas.bus import Bus
@@ -27,17 +28,17 @@ class Unfit(FogError):
 
 
 class Fetcher:
-    """Fetches artifacts. `chunk_bytes()` is how much may be asked for at a time by the device's advice; `pay(n)` waits until
-    n more bytes fit its bandwidth."""
+    """Fetches artifacts. `chunk_bytes()` is how much may be asked for at a time by the device's advice; `throttle` holds it to
+    its bandwidth."""
 
     def __init__(
         self,
         bus: Bus,
         disk: Disk,
-        chunk_bytes: Callable[[], int] = lambda: 512 * 1024,
-        pay: Callable[[int], Awaitable[None]] | None = None,
+        chunk_bytes: Callable[[], int],
+        throttle: Throttle,
     ) -> None:
-        self._bus, self._disk, self._chunk_bytes, self._pay = bus, disk, chunk_bytes, pay
+        self._bus, self._disk, self._chunk_bytes, self._throttle = bus, disk, chunk_bytes, throttle
 
     async def fetch(self, version: AppVersion, tell: Callable[[int, int], None]) -> None:
         """Install the version; `tell(got, reused)` says how many of its bytes are here, and how many were already.
@@ -89,8 +90,8 @@ class Fetcher:
         return here
 
     async def _get(self, some: list[Chunk]) -> int:
-        if self._pay is not None:
-            await self._pay(sum(chunk.size for chunk in some))
+        if self._throttle.mbps is not None:
+            await asyncio.to_thread(self._throttle.wait, sum(chunk.size for chunk in some))
         wanted = {subjects.chunk(chunk.digest): chunk for chunk in some}
         came = await jetstream.multi_last(self._bus, streams.CHUNKS, list(wanted), 60.0)
         got = 0

@@ -24,7 +24,9 @@ from node.context import Context
 from node.core.app import App
 from node.core.app_actions import Action, Drop, Fetch, Keep, Kept, Point, Report, Start, Stop
 from schemas import jetstream, limits, streams, subjects
+from schemas.advice import Advice
 from schemas.codec import Decoder, encode
+from schemas.device import ThermalState
 from schemas.errors import BadInput, FogError
 from schemas.logs import fields
 from schemas.names import check_id
@@ -35,6 +37,7 @@ log = logging.getLogger("fog.node.apps")
 APPS_ENV = "FOG_APPS"  # tells functions where the apps' folder is, see `node.app_path`
 TICK_S = 0.25
 MEASURE_S = 2.0  # between two looks at what a running version takes
+HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
 APPS_MAX = 100  # on one device
 NOT_ALLOWED = "its owner does not allow services here: `fog node --allow app`"
 
@@ -58,6 +61,7 @@ class Apps:
         self._context: Context | None = None
         self._fetcher: Fetcher | None = None
         self._said_at: dict[str, float] = {}
+        self._not_now = ""
         self._ticker: asyncio.Task[None] | None = None
         os.environ[APPS_ENV] = str(folder)
 
@@ -113,15 +117,16 @@ class Apps:
         if app is None:
             if len(self._apps) >= APPS_MAX:
                 raise BadInput("app", f"this device has {APPS_MAX} apps, which is its limit")
-            app = self._apps[assignment.app] = App(Kept(assignment.app))
+            app = self._apps[assignment.app] = App(Kept(assignment.app), self._not_now)
         if assignment.version is not None and assignment.version.app != assignment.app:
             raise BadInput("version.app", "not the one that the assignment is about")
         self._do(app, app.told(assignment, time.time()))
 
-    def allow(self, why_not: str) -> None:
-        """Whether the owner's policy allows downloads and installs now ("": it does)."""
+    def heed(self, advice: Advice) -> None:
+        """A device that should take no work, or is hot, downloads and installs nothing; it goes on once that has passed."""
+        self._not_now = why_not(advice)
         for app in self._apps.values():
-            self._do(app, app.allowed(why_not, time.time()))
+            self._do(app, app.allowed(self._not_now, time.time()))
 
     # What is done.
 
@@ -293,3 +298,10 @@ class Apps:
             round(up_s, 1), process.restarts, process.checks, process.failed, round(process.latency_ms, 2),
             round(percent, 1), round(mib, 1),
         )  # fmt: skip
+
+
+def why_not(advice: Advice) -> str:
+    """Why a device with this advice installs nothing now; "" when it may."""
+    if not advice.takes_work:
+        return advice.reasons[0] if advice.reasons else f"its power mode is {advice.power_mode}"
+    return f"it is {advice.thermal_state}" if advice.thermal_state in HOT else ""
