@@ -11,6 +11,7 @@ from schemas import subjects
 
 # A server ping wakes a phone: rarely. A closed connection shows at once anyway, and heartbeats judge the silent.
 PING_INTERVAL = "2m"
+AUTH_S = 10
 LOG_BYTES, LOG_FILES = 4 << 20, 3  # the server's log is rotated at this size, and so many old ones are kept
 
 
@@ -38,6 +39,8 @@ logfile_max_num: {LOG_FILES}
 ping_interval: "{PING_INTERVAL}"
 # It would remember who listens to each subject; nearly all of ours name a task and are used once.
 disable_sublist_cache: true
+# A client has this long to say who it is: a whole fleet may come back at once. (The default, 2 s, has them start over.)
+authorization {{ timeout: {AUTH_S} }}
 jetstream {{
   store_dir: {_quote(str(folder / "store"))}{store}
   # One consumer a node; the server's own default ends at 1000 a stream.

@@ -270,8 +270,9 @@ class Daemon:
             if lost := self._context.events.lost:
                 log.warning("events were lost: more than can be kept were said meanwhile", extra=fields(events=lost))
             if self._registered.is_set():
+                self._intake.link_back()
                 asyncio.get_running_loop().create_task(self._begin_intake()).add_done_callback(_log_failure)
-            self._member.again()
+            self._member.link_back()
 
     def _follow(self, adviser: Adviser, heed: Heed) -> None:
         adviser.on_advice.extend((heed, self._enforce, self._apps.heed))

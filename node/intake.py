@@ -66,17 +66,22 @@ class Intake:
     async def start(self) -> None:
         """Make the consumer when it is missing, and pull.
 
-        Again after a reconnect: what was on its way when the link broke counts as delivered, so the consumer is made anew,
+        Again after `link_back`: what was on its way when the link broke counts as delivered, so the consumer is made anew,
         which brings all that is un-acked at once; what is held here only takes its new reply.
         """
         if self._alive is not None:
             with contextlib.suppress(FogError):  # one that cannot be deleted redelivers in its own time
                 await delete_consumer(self._context.bus, WORK, self._consumer)
-            self._puller.restart()
+                await self._make_consumer()
+            self._puller.resume()
             return
         await self._make_consumer()
         await self._puller.start()
         self._alive = asyncio.create_task(self._say_alive())
+
+    def link_back(self) -> None:
+        """The link is up again: nothing is asked of the old consumer. `start` follows."""
+        self._puller.pause()
 
     async def _make_consumer(self) -> None:
         await create_consumer(

@@ -25,7 +25,7 @@ from schemas.device import DeviceCapabilities
 from schemas.enforced import Enforced
 from schemas.errors import BadInput, FogError, NoResponders, Refused, Unreachable
 from schemas.logs import fields
-from schemas.membership import AllReport, Heartbeat, Held, Register, Registered
+from schemas.membership import AllReport, Heartbeat, Held, Register, Registered, Renewed
 from schemas.ticks import ticks
 
 log = logging.getLogger("fog.node.member")
@@ -36,9 +36,12 @@ CHALLENGES_MAX = 3  # signed in one try
 RETRY_S = (0.2, 5.0)  # the first wait and the longest, with full jitter
 MEASURE_EVERY = 6  # the way to the broker is measured with one beat of so many: it takes the radio twice as long
 SPREAD_MAX_S = 60.0  # however long a coordinator wants the fleet's registrations spread
+CONFIRM_S = 3.0  # for the answer to the beat that asks, after a reconnect, whether all is as it was
+LATER_S = 60.0  # within this a registration follows all the same: it tells more (a policy) than an answered beat
 VERSION = "0.1.0"
 
 _registered: Decoder[Registered] = Decoder(Registered)
+_renewed: Decoder[Renewed] = Decoder(Renewed)
 _all_report: Decoder[AllReport] = Decoder(AllReport)
 
 
@@ -71,6 +74,8 @@ class Member:
         self._due: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._delay_s = 0.0
+        self._reconnected = False
+        self._later: asyncio.TimerHandle | None = None
         self._registered_term = 0
         self._asked_term = 0
         self._loop = asyncio.get_running_loop()
@@ -100,13 +105,44 @@ class Member:
         self._delay_s = delay_s
         self._wake.set()
 
+    def link_back(self) -> None:
+        """The link is up again. A whole fleet's may be: one beat that is answered is enough where nothing has changed."""
+        self._reconnected = True
+        self.again()
+
     async def keep_registered(self) -> None:
         """Register now and whenever `again` asks; returns never. Raises Refused when the fleet does not want this node."""
         while True:
             await asyncio.sleep(self._delay_s)
             self._wake.clear()
-            await self._register()
+            if not await self._still_registered():
+                await self._register()
             await self._until_changed()
+
+    async def _still_registered(self) -> bool:
+        """After a reconnect: whether the coordinator that this node registered with still has it, by a full beat."""
+        reconnected, self._reconnected = self._reconnected, False
+        context = self._context
+        if not reconnected or context.boot < 1 or self._asked_term > self._registered_term:
+            return False
+        beat = encode(self._heartbeat(state_full=True, state=self._device.state(time.time())))
+        try:
+            answer = _renewed(await context.bus.request(subjects.heartbeat(context.node), beat, CONFIRM_S))
+        except (FogError, OSError, ValueError) as error:
+            log.info("registering anew after the reconnect", extra=fields(node=context.node, reason=str(error)))
+            return False
+        if (answer.term, answer.boot) != (self._registered_term, context.boot):
+            return False
+        self._forget_later()
+        self._later = self._loop.call_later(random.uniform(0, LATER_S), self.again)
+        if self.leaser is not None and self.leaser.wanted:
+            self.beat()
+        return True
+
+    def _forget_later(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
 
     async def _until_changed(self) -> None:
         """Look at the capabilities on schedule; returns when they changed, or when `again` asks."""
@@ -195,6 +231,7 @@ class Member:
 
     def _accept(self, answer: Registered, said: tuple[Held, ...]) -> None:
         context = self._context
+        self._forget_later()
         if context.boot != answer.boot:
             log.info("registered", extra=fields(node=context.node, boot=answer.boot, term=answer.term))
         context.boot, context.term = answer.boot, max(context.term, answer.term)
@@ -286,6 +323,7 @@ class Member:
 
     def stop(self) -> None:
         """Beat no more."""
+        self._forget_later()
         self._stop_timer()
 
     def _stop_timer(self) -> None:

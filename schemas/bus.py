@@ -264,7 +264,8 @@ class Bus:
     ) -> bytes:
         """One request, one reply. Raises NoResponders at once when nobody listens, Unreachable after `timeout_s`.
 
-        Without a reply it is said again every `again_s`; the first reply counts, to whichever saying.
+        Without a reply it is said again after `again_s`, and after ever longer, so that a broker that is behind with a whole
+        fleet's requests does not get them many times; the first reply counts, to whichever saying.
         """
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -282,6 +283,7 @@ class Bus:
                 while not answer.done():
                     tokens.append(self.call(subject, data, on_reply, headers=headers))
                     await asyncio.wait((answer,), timeout=None if again_s == math.inf else again_s)
+                    again_s *= 2
                 return answer.result()
         except TimeoutError:
             raise Unreachable(f"no answer on {subject} within {timeout_s:g} s") from None

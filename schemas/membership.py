@@ -119,7 +119,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
 
 
 class Renewed(Struct, frozen=True, omit_defaults=True):
-    """The answer to a heartbeat that was sent as a request, as a node does while it holds exclusive work.
+    """The answer to a heartbeat that was sent as a request, as a node does while it holds exclusive work, and once after each
+    reconnect: it is known by its `boot`, to the coordinator of `term`.
 
     The node may run each of these attempts (``[task, placement]``) until `lease_s` after it *sent* that beat, by its own
     clock; others it may not start, and stops when what it was granted earlier ends.

@@ -28,6 +28,9 @@ from schemas.wire import OnMessage, Wire
 log = logging.getLogger("fog.bus")
 
 CONNECT_TIMEOUT_S = 3
+# A fleet that comes back at once takes its broker (or a slow link its handshake) longer, and a handshake that is given up
+# is work that both ends do again: with 3 s none of 2,000 on one busy machine was ever through. The broker has 10 s as well.
+RECONNECT_TIMEOUT_S = 10
 PING_INTERVAL_S = 20  # a dead link shows after two unanswered pings; heartbeats are what nodes are judged by
 RECONNECT_FIRST_S = 0.1  # full jitter between 0 and this × 2^n, so that a fleet does not return in step
 RECONNECT_MAX_S = 5.0
@@ -148,6 +151,7 @@ class NatsClient(Client):
             raise _connect_error(target, problem) from None
         self.options["allow_reconnect"] = True
         self.options["max_reconnect_attempts"] = -1
+        self.options["connect_timeout"] = RECONNECT_TIMEOUT_S
         self.tap()
 
     @property

@@ -40,7 +40,7 @@ FIGURES = {
     "cpu_limit_error_points": "enforce",
 }
 # Minutes each: only when asked for.
-LONG = {"million_coordinator_mb": "million", "heavy_coordinator_mb": "million"}
+LONG = {"million_coordinator_mb": "million", "heavy_coordinator_mb": "million", "reconnect_2000_s": "reconnect"}
 
 
 def measure(name: str) -> Coroutine[Any, Any, Figure]:

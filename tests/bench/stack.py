@@ -75,6 +75,11 @@ class Stack:
         """The process id of ``coordinator`` or of a node."""
         return self._processes[name].pid
 
+    async def restart_broker(self) -> None:
+        """Kill the broker and start it again; returns once it takes connections."""
+        await asyncio.to_thread(self._broker.kill)
+        self._broker = await asyncio.to_thread(Broker.start, self.home, port=-1)
+
     async def start_node(self, name: str, *options: str) -> None:
         """Start a node daemon (again) and wait until the coordinator has taken it in."""
         self._about.discard(("node.registered", name))

@@ -19,7 +19,8 @@ from schemas.bus import Bus
 from schemas.codec import Decoder, encode
 from schemas.creds import Creds, write_creds
 from schemas.jetstream import ensure_streams, get_message, stream_info
-from schemas.membership import Heartbeat, NodeAnswer, NodeCommand, Register, Registered
+from schemas.limits import EXCLUSIVE_LEASE_S
+from schemas.membership import Heartbeat, NodeAnswer, NodeCommand, Register, Registered, Renewed
 from schemas.procs import spawn
 from schemas.pull import Message, Puller
 from schemas.store import Store
@@ -60,6 +61,7 @@ class Fleet:
         self.term = 1
         self.boot = 1
         self.answering = True
+        self.confirming = False  # beats that ask are answered
         self.refusal = ""
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.placed = 0
@@ -72,7 +74,7 @@ class Fleet:
         await ensure_streams(bus)
         fleet = cls(bus, target, folder)
         await bus.subscribe(subjects.register("*"), fleet._on_register)
-        await bus.subscribe(subjects.heartbeat("*"), lambda _s, _r, data, _h: fleet.beats.append(beat_of(data)))
+        await bus.subscribe(subjects.heartbeat("*"), fleet._on_beat)
         await bus.subscribe(subjects.done("*", "*"), fleet._on_done)
         await bus.subscribe(subjects.output("*", "*"), lambda _s, _r, data, _h: fleet.outputs.append(output_of(data)))
         await bus.subscribe(subjects.event("task.started", "*"), lambda _s, _r, data, _h: fleet.events.append(data))
@@ -95,6 +97,11 @@ class Fleet:
         await make()
         self._puller = Puller(self.bus, streams.OUTCOMES, "fake", take, batch=100, on_missing=make)
         await self._puller.start()
+
+    def _on_beat(self, _subject: str, reply: str, data: bytes, _headers: bytes) -> None:
+        self.beats.append(beat_of(data))
+        if reply and self.confirming:
+            self.bus.publish(reply, encode(Renewed(self.term, self.boot, EXCLUSIVE_LEASE_S)))
 
     def _on_register(self, _subject: str, reply: str, data: bytes, _headers: bytes) -> None:
         request = register_of(data)

@@ -85,6 +85,31 @@ async def cut(target: Target, tmp_path: Path) -> AsyncIterator[Cut]:
         await fleet.close()
 
 
+async def test_a_node_that_is_back_asks_by_one_beat_and_registers_only_where_that_is_not_enough(cut: Cut) -> None:
+    """Two thousand of them are back at the same moment after a broker's restart."""
+    await cut.start()
+    fleet = cut.fleet
+    fleet.confirming = True
+
+    async def reconnect() -> None:
+        links = fleet.log().count("the broker is back")
+        cut.proxy.cut()
+        cut.proxy.mend()
+        await until(lambda: fleet.log().count("the broker is back") > links, 20.0, "it is back")
+
+    before = len(fleet.beats)
+    await reconnect()
+    await until(lambda: any(beat.full for beat in fleet.beats[before:]), what="all that it has to say")
+    assert (await fleet.result(await fleet.place(), 20.0)).node == "n1", "and it pulls its work"
+    assert len(fleet.registers) == 1
+    fleet.term, fleet.boot = 2, 2  # another coordinator acts by now, to whom its boot says nothing
+    await reconnect()
+    await until(lambda: len(fleet.registers) == 2, 20.0, "a registration with the successor")
+    fleet.confirming = False
+    await reconnect()
+    await until(lambda: len(fleet.registers) == 3, 20.0, "a registration where no answer came")
+
+
 async def test_a_result_of_a_node_whose_link_is_cut_is_kept_on_disk_and_delivered_when_it_is_back(cut: Cut) -> None:
     await cut.start()
     fleet = cut.fleet
