@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sleep": ("nodes", "let a node be silent for a while, without work"),
     "wake": ("nodes", "let a node that sleeps take work again"),
     "rollout": ("rollout", "bring a version of an app to many devices, watch it, have it go back"),
+    "harvest": ("harvest", "devices that work while nobody needs them: states, what stands against it, tokens"),
     "ledger": ("ledger", "tokens earned: balances, and the checking of every one from its events"),
     "functions": ("status", "what the fleet offers"),
     "status": ("status", "the fleet at a glance"),

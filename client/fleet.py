@@ -21,6 +21,7 @@ from client.contents import blob_of, file_args
 from client.dead import DeadLetters, DeadRow, Letter
 from client.functions import Functions
 from client.handle import Handle
+from client.harvest import Harvests
 from client.jobs import check_job, new_job
 from client.ledger import Ledger
 from client.mapping import Ended, Job, MapItem
@@ -76,6 +77,7 @@ class Fleet:
         self._waiting = Waiting(bus, submitter)
         self._api = Api(bus)
         self.ledger = Ledger(bus, self._api)
+        self.harvest = Harvests(self._api)
         self.clusters = Clusters(self._api)
         self.rollouts = Rollouts(bus, self._store, self._api, self.submitter, Home.find(home).root)
         self._functions = Functions(self._api, bus)

@@ -17,7 +17,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from coordinator import harvest
 from coordinator.areas import Area, Endpoints, Term
+from coordinator.core.ledger import figures
 from coordinator.core.ledger.book import Book, Heard, heard
 from coordinator.core.ledger.watch import Beat, Watch
 from coordinator.core.nodeview import NodeView
@@ -27,7 +29,7 @@ from schemas.api import Done
 from schemas.bus import Subscription
 from schemas.codec import encode
 from schemas.errors import BadInput, FogError, Unreachable
-from schemas.harvest import HarvestState
+from schemas.harvest import HarvestListRequest, HarvestRequest, HarvestState
 from schemas.ledger import RATE, CorrectRequest, Entry, LedgerReply, LedgerRequest, opened
 from schemas.logs import fields
 
@@ -62,8 +64,13 @@ class Ledger(Area):
         self._subscription: Subscription | None = None
 
     def endpoints(self) -> Endpoints:
-        """Balances, and corrections."""
-        return {"ledger.accounts": (LedgerRequest, self._accounts), "ledger.correct": (CorrectRequest, self._correct)}
+        """Balances, corrections, and what harvesting devices do."""
+        return {
+            "ledger.accounts": (LedgerRequest, self._accounts),
+            "ledger.correct": (CorrectRequest, self._correct),
+            "harvest.list": (HarvestListRequest, self._devices),
+            "harvest.node": (HarvestRequest, self._device),
+        }
 
     async def start(self) -> None:
         """Read the book, then listen for claims."""
@@ -232,6 +239,15 @@ class Ledger(Area):
         self._wake.set()
         await booked
         return Done("booked")
+
+    async def _devices(self, request: HarvestListRequest) -> Struct:
+        async with self._appending:
+            self.check_ready()
+            return figures.network(self.term.nodes, self.book, request.page)
+
+    async def _device(self, request: HarvestRequest) -> Struct:
+        self.check_ready()
+        return await harvest.info(self.term, self.book, request.node)
 
     def check_ready(self) -> None:
         """Refuse while the book is being read."""

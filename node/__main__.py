@@ -49,12 +49,13 @@ def _device(told: Settings, broker_host: str = "") -> Device:
 def _show(told: Settings, as_json: bool) -> int:
     from node import show
     from node.kept import Folder
+    from node.terms import terms_of
     from schemas.home import Home
 
     device = _device(told)
     outbox = Folder(Home.find(Path(told.home) if told.home else None).node(node_name(told)) / "outbox")
     kept = show.Kept(len(outbox.waiting()), outbox.since())
-    print(show.as_json(device, told.limits, kept) if as_json else show.show(device, told.limits, kept))
+    print((show.as_json if as_json else show.show)(device, told.limits, kept, terms_of(told.harvest)))
     return 0
 
 

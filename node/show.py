@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
 from msgspec import Struct, to_builtins
 
 from node.core.ceilings import Ceilings
+from node.core.eligible import Terms
+from node.core.harvest import outlook
 from node.device import Device
 from node.enforce.enforcer import means
 from node.sensors.overlay import CAPABILITIES, STATE
 from schemas.device import DeviceCapabilities, DeviceState
 from schemas.enforced import in_words
+from schemas.harvest import HarvestReport
 
 _SETTLE_S = 3.0  # how long a program or resolver that was just asked may take before we print without it
 _BETWEEN_S = 0.15  # a processor's load needs two readings some ticks apart
@@ -27,14 +31,17 @@ class Kept(Struct, frozen=True):
     since: float | None
 
 
-def show(device: Device, ceilings: Ceilings, kept: Kept) -> str:
+def show(device: Device, ceilings: Ceilings, kept: Kept, terms: Terms) -> str:
     """A table of name, value and source, and what the outbox holds. Takes up to some seconds: slow signals are waited for."""
     what, how = look(device)
     rows = [("WHAT IT IS", "", ""), *_rows(what, CAPABILITIES), ("", "", ""), ("HOW IT IS", "", ""), *_rows(how, STATE)]
     rows += [
         ("", "", ""),
         ("HOW WORK IS LIMITED", "", ""),
-        *((name, how, "") for name, how in in_words(means(ceilings))),
+        *((name, text, "") for name, text in in_words(means(ceilings))),
+        ("", "", ""),
+        ("WHETHER IT WOULD HARVEST", "", ""),
+        *_harvest(outlook(terms, how, time.time())),
     ]
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
     lines = [f"{name:<{wide[0]}}  {value:<{wide[1]}}  {source}".rstrip() for name, value, source in rows]
@@ -49,9 +56,9 @@ def show(device: Device, ceilings: Ceilings, kept: Kept) -> str:
     return "\n".join(lines)
 
 
-def as_json(device: Device, ceilings: Ceilings, kept: Kept) -> str:
+def as_json(device: Device, ceilings: Ceilings, kept: Kept, terms: Terms) -> str:
     """The same as one JSON document: ``{pretending: […], capabilities: {name: {value, source | unknown}}, state: {…}, limits:
-    {…}, outbox: {letters, since}}``."""
+    {…}, outbox: {letters, since}, harvest: {state, reasons, …}}``."""
     what, how = look(device)
     document = {
         "pretending": device.pretending,
@@ -59,8 +66,18 @@ def as_json(device: Device, ceilings: Ceilings, kept: Kept) -> str:
         "state": {name: _entry(how, name) for name in STATE},
         "limits": to_builtins(means(ceilings)),
         "outbox": {"letters": kept.letters, "since": kept.since},
+        "harvest": to_builtins(outlook(terms, how, time.time())),
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _harvest(report: HarvestReport) -> Iterator[tuple[str, str, str]]:
+    """The state, when it could change, and everything that stands against it."""
+    yield "state", report.state.value, f"window {report.window} in {report.zone}"
+    if report.resume_at:
+        yield "not before", time.strftime("%Y-%m-%d %H:%M", time.localtime(report.resume_at)), ""
+    for reason in report.reasons:
+        yield "against it", reason.state.value, reason.text
 
 
 def look(device: Device) -> tuple[DeviceCapabilities, DeviceState]:

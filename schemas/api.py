@@ -17,6 +17,8 @@
 | ``api.task.cancel`` | `CancelRequest` | `Done` |
 | ``api.ledger.accounts`` | `LedgerRequest` | `LedgerReply` |
 | ``api.ledger.correct`` | `CorrectRequest` | `Done` |
+| ``api.harvest.list`` | `HarvestListRequest` | `HarvestReply` |
+| ``api.harvest.node`` | `HarvestRequest` | `HarvestInfo` |
 
 Those of ``api.cluster`` are in `schemas.cluster`. A refusal is an `ApiError` with the header ``Nats-Service-Error-Code``.
 """
@@ -230,6 +232,7 @@ class NodeRow(Struct, frozen=True, omit_defaults=True):
     bad_messages: int = 0  # that it refused
     outbox: int = 0  # results and outcomes that it keeps, since the broker has not taken them
     outbox_since: float = 0.0  # by the node's clock, seconds since 1970
+    harvest_state: str = ""  # of one that works only while nobody needs it (`harvest.HarvestState`)
 
 
 class NodesReply(Struct, frozen=True):

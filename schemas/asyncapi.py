@@ -91,6 +91,8 @@ API = {  # noun.verb: what is asked, what is answered
     "task.cancel": ("CancelRequest", "Done"),
     "ledger.accounts": ("LedgerRequest", "LedgerReply"),
     "ledger.correct": ("CorrectRequest", "Done"),
+    "harvest.list": ("HarvestListRequest", "HarvestReply"),
+    "harvest.node": ("HarvestRequest", "HarvestInfo"),
 }
 PEER = {  # verb: what a member of a cluster is asked, what it answers
     "ping": ("Empty", "Pong"),

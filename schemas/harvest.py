@@ -64,3 +64,56 @@ class HarvestReport(Struct, frozen=True, omit_defaults=True):
     headless: bool = False
     claims: int = 0  # claims on tokens that the broker has not taken yet
     note: str = ""
+
+
+# What is asked and answered on ``api.harvest.<verb>``.
+
+
+class HarvestRequest(Struct, frozen=True):
+    """One device."""
+
+    node: Annotated[str, Meta(max_length=63)]
+
+
+class HarvestListRequest(Struct, frozen=True, omit_defaults=True):
+    """A page of the devices that harvest, or have earned something; `page` counts from 0."""
+
+    page: Annotated[int, Meta(ge=0)] = 0
+
+
+class HarvestRow(Struct, frozen=True, omit_defaults=True):
+    """One device: its state by its last beat ("" when it does not harvest), what it has earned, its score of SPEC 1.5.
+
+    `away`: it is not heard of at the moment, so that its state is an old one. `paid_ms` is useful time that is paid.
+    """
+
+    node: str
+    state: str = ""
+    away: bool = False
+    sessions: int = 0
+    paid_ms: int = 0
+    micro: int = 0
+    score: float = 0.0
+
+
+class HarvestReply(Struct, frozen=True, omit_defaults=True):
+    """A page of devices by id; the rest is of the whole network: devices that harvest now, all sessions, useful time and
+    micro-tokens so far, how many devices are in which state, and the sum of the scores of those that are here."""
+
+    devices: tuple[HarvestRow, ...]
+    total: int
+    page: int
+    active: int = 0
+    sessions: int = 0
+    paid_ms: int = 0
+    micro: int = 0
+    states: dict[str, int] = {}
+    compute_score: float = 0.0
+
+
+class HarvestInfo(Struct, frozen=True, omit_defaults=True):
+    """One device in full: `report` is what it says itself, at this moment; without one `problem` says why there is none."""
+
+    row: HarvestRow
+    report: HarvestReport | None = None
+    problem: str = ""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct
 
-from schemas import api, cluster, dead, decision, ledger, membership, peer, policy, task
+from schemas import api, cluster, dead, decision, harvest, ledger, membership, peer, policy, task
 from schemas.event import EVENTS, CloudEvent
 from schemas.names import ID_PATTERN
 
@@ -29,6 +29,7 @@ MESSAGES: tuple[type, ...] = (
     api.StatusReply, api.FunctionsReply, api.TroubleReply, api.NodesReply, api.NodeInfo, api.TasksReply, api.TaskInfo,
     policy.PolicyReply, policy.AdviceReply, api.Done, api.ApiError,
     ledger.Claim, ledger.Entry, ledger.LedgerRequest, ledger.LedgerReply, ledger.CorrectRequest,
+    harvest.HarvestListRequest, harvest.HarvestReply, harvest.HarvestRequest, harvest.HarvestInfo,
     cluster.ClusterRecord, cluster.Leadership, cluster.Membership, cluster.ClusterRequest, cluster.CreateCluster,
     decision.ProposeRequest, decision.Proposal, decision.DecisionRequest, decision.DecisionReply, decision.Tally,
     decision.Decision, decision.Poll, decision.VoteRequest, decision.Vote,

@@ -108,10 +108,16 @@ def _row(row: NodeRow) -> tuple[object, ...]:
     if row.state is NodeState.ASLEEP and row.due_s is not None:
         beat += f", back in {show.span(max(0.0, row.due_s))}"
     return (
-        row.node, row.state.value, (row.device_type or "unknown") + (" (played)" if row.pretending else ""),
+        row.node, _state(row), (row.device_type or "unknown") + (" (played)" if row.pretending else ""),
         f"{row.cores_used:g}/{row.cores:g}", f"{row.memory_used_mb}/{row.memory_mb}", f"{row.held}/{row.slots}",
         f"{row.score:.2f}", power(row), row.thermal or "unknown", row.network or "unknown", row.outbox or "", beat,
     )  # fmt: skip
+
+
+def _state(row: NodeRow) -> str:
+    """Of a device that is its owner's at the moment, why."""
+    resting = row.state is NodeState.DRAINING and row.harvest_state
+    return row.harvest_state if resting else row.state.value
 
 
 def power(row: NodeRow) -> str:

@@ -52,8 +52,10 @@ def _outbox(row: NodeRow) -> Finding:
 
 def _absent(rows: tuple[NodeRow, ...]) -> Iterator[Finding]:
     by: dict[NodeState, list[str]] = {}
+    resting = [row.node for row in rows if row.state is NodeState.DRAINING and row.harvest_state]
     for row in rows:
-        by.setdefault(row.state, []).append(row.node)
+        if row.node not in resting:
+            by.setdefault(row.state, []).append(row.node)
     for node in by.get(NodeState.LOST, []):
         last = next(row.last_beat_s for row in rows if row.node == node)
         when = f" {span(last)} ago" if last is not None else ""
@@ -68,7 +70,11 @@ def _absent(rows: tuple[NodeRow, ...]) -> Iterator[Finding]:
         advice = "`fog drain ID --resume` takes one back into service"
         yield warning("nodes.draining", f"taken out of service: {few(draining)}", advice, draining[0])
     working = by.get(NodeState.ONLINE, [])
-    if not working:
+    if not working and len(resting) == len(rows):
+        yield ok(
+            "nodes.present", f"all {len(rows)} nodes are their owners' at the moment: `fog harvest` says until when"
+        )
+    elif not working:
         yield problem("nodes.present", f"none of {len(rows)} nodes takes work", "start a node: `fog node`")
     else:
         yield ok("nodes.present", f"{len(working)} of {len(rows)} nodes take work")

@@ -132,6 +132,7 @@ def node_row(node: NodeView, now: float) -> api.NodeRow:
         bad_messages=node.bad_messages,
         outbox=node.outbox,
         outbox_since=node.outbox_since,
+        harvest_state=node.harvest_state,
     )
 
 

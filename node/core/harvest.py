@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from node.core.eligible import Against, Facts, Terms, against, resume_at
 from schemas.device import DeviceState
-from schemas.harvest import HarvestReason, HarvestState
+from schemas.harvest import HarvestReason, HarvestReport, HarvestState
 
 SILENCE_S = 30.0  # without a look for so long (the device slept), what was seen before it says nothing any more
 CPU_PERCENT, MEMORY_PERCENT, BANDWIDTH_MBPS = 50.0, 30.0, 10.0  # SPEC 6.2
@@ -113,7 +113,7 @@ class Harvest:
         self.against: list[Against] = []
         self.state = HarvestState.IDLE if terms.enabled else HarvestState.DISABLED
         self.session_since: float | None = None  # ticks
-        self.takes = True  # as a node does unless it is told otherwise
+        self.takes = False
         self.why_not = "harvesting: the device has not been read yet"  # why no new work is taken, "" when it is
         self._device = DeviceState()
         self._off = ""
@@ -164,6 +164,19 @@ class Harvest:
         wait_s = self.terms.start_s if self.phase in (Phase.REST, Phase.AWAY) else self.terms.resume_s
         since = now.ticks if self._clear_since is None else self._clear_since
         return now.at + max(0.0, wait_s - (now.ticks - since))
+
+
+def outlook(terms: Terms, device: DeviceState, at: float, rest_until: float = 0.0) -> HarvestReport:
+    """How it would stand with a device that is in no session: for one that does not run the daemon, or not yet."""
+    found = against(Facts(device, at, rest_until=rest_until), terms)
+    return HarvestReport(
+        state=found[0].state if found else HarvestState.IDLE,
+        reasons=tuple(one.reason for one in found),
+        resume_at=resume_at(found, terms, at),
+        window=terms.window.text,
+        zone=str(terms.window.zone),
+        headless=terms.headless,
+    )
 
 
 class Edge(Struct, frozen=True):

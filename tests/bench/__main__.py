@@ -38,6 +38,7 @@ FIGURES = {
     "kill_200_ms": "recovery",
     "freeze_recovery_beats": "recovery",
     "cpu_limit_error_points": "enforce",
+    "suspend_ms": "harvest",
 }
 # Minutes each: only when asked for.
 LONG = {"million_coordinator_mb": "million", "heavy_coordinator_mb": "million", "reconnect_2000_s": "reconnect"}

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.core.ceilings import Ceilings
+from node.core.eligible import Terms
+from node.core.window import Window
 from node.device import Device
 from node.sensors.overlay import CAPABILITIES, STATE
 from node.sensors.pretend import SOURCE
@@ -30,6 +32,7 @@ from schemas.device import (
 from schemas.errors import BadInput
 
 NOTHING = Kept(0, None)
+TERMS = Terms(Window(0, 0), enabled=False)
 LAPTOP = {
     "sys/class/dmi/id/chassis_type": "10",
     "sys/class/power_supply/BAT0/type": "Battery",
@@ -384,7 +387,7 @@ def test_a_battery_with_a_name_that_is_no_text_is_read_and_its_source_can_be_sen
 
 
 def test_show_prints_each_value_with_its_source_or_the_reason_it_is_unknown(laptop: Path) -> None:
-    lines = {line.split()[0]: line for line in show(device(laptop), Ceilings(), NOTHING).splitlines() if line}
+    lines = {line.split()[0]: line for line in show(device(laptop), Ceilings(), NOTHING, TERMS).splitlines() if line}
     assert set(lines) >= {*CAPABILITIES, *STATE}
     assert lines["ram_total_mb"].split(maxsplit=2)[1:] == ["16384", "/proc/meminfo MemTotal"]
     assert lines["has_tpm"].split()[1] == "yes"
@@ -393,12 +396,12 @@ def test_show_prints_each_value_with_its_source_or_the_reason_it_is_unknown(lapt
 
 
 def test_show_says_first_that_it_is_pretending(laptop: Path) -> None:
-    first = show(device(laptop, {"BATTERY": "25"}), Ceilings(), NOTHING).splitlines()[0]
+    first = show(device(laptop, {"BATTERY": "25"}), Ceilings(), NOTHING, TERMS).splitlines()[0]
     assert first == "PRETENDING, by the environment: BATTERY=25"
 
 
 def test_as_json_is_one_document_with_a_value_and_source_or_reason_for_each(laptop: Path) -> None:
-    document = json.loads(as_json(device(laptop, {"BATTERY": "25"}), Ceilings(), Kept(2, 7.0)))
+    document = json.loads(as_json(device(laptop, {"BATTERY": "25"}), Ceilings(), Kept(2, 7.0), TERMS))
     assert document["pretending"] == ["BATTERY=25"]
     assert document["capabilities"]["device_type"] == {
         "value": "laptop",
@@ -410,8 +413,8 @@ def test_as_json_is_one_document_with_a_value_and_source_or_reason_for_each(lapt
 
 
 def test_show_tells_what_the_outbox_holds(laptop: Path) -> None:
-    assert "OUTBOX: 2 results" in show(device(laptop), Ceilings(), Kept(2, 7.0)).splitlines()[-1]
-    assert "OUTBOX" not in show(device(laptop), Ceilings(), NOTHING)
+    assert "OUTBOX: 2 results" in show(device(laptop), Ceilings(), Kept(2, 7.0), TERMS).splitlines()[-1]
+    assert "OUTBOX" not in show(device(laptop), Ceilings(), NOTHING, TERMS)
 
 
 def test_elsewhere_psutil_reads_what_it_reads_right_and_the_rest_is_unknown(tmp_path: Path) -> None:

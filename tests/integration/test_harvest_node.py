@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from client.harvest import Harvests
 from client.ledger import Ledger
+from schemas.errors import Refused
 from schemas.harvest import HarvestState
 from schemas.ledger import claim_of
 from schemas.spans import Spans
@@ -38,8 +40,8 @@ class Phone:
         words = [word for text in SAID for word in ("--device", text)]
         usual = ("--name", "n1", "--cores", "2", "--slots", "2", "--memory-mb", "1000", "--leave-grace-s", "0.2")
         self.fleet.start(
-            "n1", "tests.integration.played_node", *usual, "--import", "tests.integration.stack_functions", *words,
-            env={"PLAYED_ROOT": str(self.root), "FOG_NODE_HARVEST": terms},
+            "n1", "node", *usual, "--sysroot", str(self.root), "--import", "tests.integration.stack_functions", *words,
+            env={"FOG_NODE_HARVEST": terms},
         )  # fmt: skip
         await self.fleet.event("node.registered", "n1", since=before)
 
@@ -177,3 +179,28 @@ async def test_claims_that_a_killed_daemon_left_on_its_disk_are_told_by_the_next
         return bool(rows and rows[0].claimed_ms == Spans(kept.spans).total_ms > 0)
 
     await eventually(claimed, 30, what="the killed session's claim")
+
+
+async def test_fog_harvest_tells_all_that_stands_against_a_device_and_when_it_could_work(
+    fleet: Stack, phone: Phone
+) -> None:
+    phone.play({**UNPLUGGED, "sys/class/power_supply/BAT0/capacity": "12"})
+    await phone.start("enabled=true,window=always")
+    await phone.state(HarvestState.CHARGING_LOW)
+    harvest = Harvests(fleet.api)
+    info = await harvest.device("n1")
+    assert info.report is not None
+    texts = [reason.text for reason in info.report.reasons]
+    assert texts == ["it is not charging", "the battery is at 12 %: more than 20 % is wanted"]
+    assert info.report.resume_at == pytest.approx(time.time(), abs=60)
+    await fleet.node("n2")
+    assert "does not harvest" in (await harvest.device("n2")).problem
+    with pytest.raises(Refused, match="no node n9"):
+        await harvest.device("n9")
+    rows, network = await harvest.devices()
+    assert [(row.node, row.state) for row in rows] == [("n1", "charging_low")]
+    assert (network.active, network.states, network.micro) == (0, {"charging_low": 1}, 0)
+    assert 0 < network.compute_score == rows[0].score
+    fleet.kill("n1")
+    await fleet.event("node.lost", "n1")
+    assert "not connected" in (await harvest.device("n1")).problem
