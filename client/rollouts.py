@@ -222,6 +222,15 @@ class Rollouts:
         """Bring every device that it touched back to what was good on it before, directly; also after it ended."""
         return await self._do(name, Do.ROLLBACK, reason)
 
+    async def gc(self) -> api.GcReply:
+        """Remove now what no device needs any more, versions and their chunks; all that there is."""
+        sums = api.GcReply()
+        while True:
+            done = await self._api.call("rollout", "gc", api.GcRequest(), api.GcReply, CREATE_S)
+            sums = api.GcReply(sums.versions + done.versions, sums.chunks + done.chunks, sums.bytes + done.bytes)
+            if not done.more:
+                return sums
+
     async def _do(self, name: str, do: Do, reason: str) -> api.RolloutRow:
         if len(reason) > REASON_MAX:
             raise BadInput("reason", f"is longer than {REASON_MAX} characters")

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from coordinator.areas import Area, Endpoints, Term
+from coordinator.artifacts import Artifacts
 from coordinator.core.nodeview import NodeView
-from coordinator.core.rollouts import actions, events, views
+from coordinator.core.rollouts import actions, events, garbage, views
 from coordinator.core.rollouts.fit import Facts
 from coordinator.core.rollouts.machine import step
 from coordinator.core.rollouts.phases import TABLE, Trigger
@@ -41,6 +42,8 @@ WRITES = 256  # at a time
 CRITICAL = "critical"
 DECIDE_S = 30.0  # a cluster has for its decision
 ASK_AGAIN_S = 2.0
+SWEEP_S = 600.0  # between two looks at what nothing needs any more
+UNUSED_S = 3600.0  # and so long it is left in peace: somebody may be sending what goes with it
 TRIGGERS = {
     api.Do.PAUSE: Trigger.PAUSE,
     api.Do.RESUME: Trigger.RESUME,
@@ -74,6 +77,9 @@ class RolloutArea(Area):
         self._writes = asyncio.Semaphore(WRITES)
         self._subscription: Subscription | None = None
         self._round: deque[str] = deque()
+        self._artifacts = Artifacts(bus)
+        self._shelf = asyncio.Lock()  # nothing is removed between looking whether an artifact is whole and its rollout
+        self._sweep_at = term.clock() + SWEEP_S
 
     def endpoints(self) -> Endpoints:
         """The requests on ``api.rollout.*``."""
@@ -83,6 +89,7 @@ class RolloutArea(Area):
             "rollout.list": (api.RolloutsRequest, self._list),
             "rollout.info": (api.RolloutRequest, self._info),
             "rollout.do": (api.DoRequest, self._do_it),
+            "rollout.gc": (api.GcRequest, self._gc),
         }
 
     # Beginning and ending.
@@ -136,6 +143,9 @@ class RolloutArea(Area):
     def tick(self, now: float) -> None:
         """Time passed: go on with what is due; look at some nodes' batteries, heat and networks while that matters."""
         self._give(events.Tick())
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_S
+            self._spawn(self._sweep_quietly())
         if any(rollout.active for rollout in self.state.current.values()):
             if not self._round:
                 self._round.extend(self.term.nodes)
@@ -267,23 +277,65 @@ class RolloutArea(Area):
         return views.plan(self.state, request)
 
     async def _create(self, request: api.CreateRequest) -> Struct:
-        known = self.state.rollouts.get(request.id)
-        if known is not None:
-            return views.row(self.state, known)
-        version = request.version
-        check_version(version)
+        check_version(request.version)
+        async with self._shelf:
+            known = self.state.rollouts.get(request.id)
+            if known is not None:
+                return views.row(self.state, known)
+            await self._check_new(request.version)
+            await self._apps.put(f"{request.version.app}.{request.version.version}", encode(request.version))
+            spec = RolloutSpec(request.id, request.version, request.targets, request.strategy, request.by)
+            self._give(events.Created(spec))
+        return views.row(self.state, self._found(request.id))
+
+    async def _check_new(self, version: AppVersion) -> None:
+        """Raise Refusal, or BadInput, for what cannot be begun now."""
         old = self.state.current.get(version.app)
         if old is not None and old.phase is RolloutPhase.GOING_BACK:
             raise Refusal("busy", f"{old.id} is going back", "create this one once it has ended", "version")
         there = self.state.versions.get((version.app, version.version))
         if there is not None and there.artifact != version.artifact:
             raise Refusal(
-                "bad-request", f"{version.app} {version.version} is there with other content", field="version"
+                "bad-request", f"{version.app} {version.version} is there with other content",
+                "give what changed a version of its own", "version",
+            )  # fmt: skip
+        if lacking := await self._artifacts.lacking(version):
+            raise Refusal(
+                "incomplete", f"{lacking} of the artifact's chunks are not in the store",
+                "`fog rollout apply` sends what is not there", "version.artifact",
+            )  # fmt: skip
+
+    async def _gc(self, _request: api.GcRequest) -> Struct:
+        return await self._sweep(0.0)
+
+    async def _sweep_quietly(self) -> None:
+        """Upkeep that fails is done the next time."""
+        try:
+            swept = await self._sweep(UNUSED_S)
+        except FogError as error:
+            log.warning("what no device needs could not be removed", extra=fields(error=error.message))
+        else:
+            if swept.more:
+                self._sweep_at = self.term.clock()
+            if swept.versions or swept.chunks:
+                log.info("removed what no device needs", extra=fields(versions=swept.versions, chunks=swept.chunks))
+
+    async def _sweep(self, unused_s: float) -> api.GcReply:
+        """Versions first: what only they used is found unused then."""
+        async with self._shelf:
+            names = set(self.state.versions) - garbage.needed(self.state)
+            for app, version in sorted(names):
+                if not self.term.may():
+                    break
+                await self._apps.delete(f"{app}.{version}")
+                self._give(events.VersionDropped(app, version))
+            before = await self._artifacts.bytes()
+            keep = garbage.artifacts(self.state)
+            chunks, more = (
+                await self._artifacts.sweep(keep, self.term.clock(), unused_s) if self.term.may() else (0, False)
             )
-        await self._apps.put(f"{version.app}.{version.version}", encode(version))
-        spec = RolloutSpec(request.id, version, request.targets, request.strategy, request.by)
-        self._give(events.Created(spec))
-        return views.row(self.state, self._found(request.id))
+            removed = before - await self._artifacts.bytes()
+        return api.GcReply(tuple(" ".join(name) for name in sorted(names)), chunks, max(0, removed), more)
 
     async def _list(self, request: api.RolloutsRequest) -> Struct:
         return views.rows(self.state, request)

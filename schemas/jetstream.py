@@ -200,6 +200,11 @@ async def delete_message(bus: Bus, stream: str, seq: int) -> bool:
     return True
 
 
+async def purge_subject(bus: Bus, stream: str, subject: str) -> int:
+    """Remove every message of a subject; how many there were."""
+    return int((await call(bus, f"STREAM.PURGE.{stream}", {"filter": subject}, 10.0))["purged"])
+
+
 async def get_message(
     bus: Bus, stream: str, *, seq: int = 0, last_by: str = "", next_by: str = "", timeout_s: float = 5.0
 ) -> StoredMessage | None:
@@ -380,6 +385,7 @@ __all__ = [
     "last_seq",
     "multi_last",
     "oldest_unacked",
+    "purge_subject",
     "read_all",
     "read_pages",
     "stream_info",

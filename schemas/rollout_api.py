@@ -7,6 +7,7 @@
 | ``api.rollout.list`` | `RolloutsRequest` | `RolloutsReply`, the latest first |
 | ``api.rollout.info`` | `RolloutRequest` | `RolloutInfo` |
 | ``api.rollout.do`` | `DoRequest` | `RolloutRow` |
+| ``api.rollout.gc`` | `GcRequest` | `GcReply` |
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class PlanReply(Struct, frozen=True, omit_defaults=True):
 
 
 class CreateRequest(Struct, frozen=True, omit_defaults=True):
-    """Begin a rollout. The version's artifact is in FOG_CHUNKS already."""
+    """Begin a rollout. The version's artifact is in FOG_CHUNKS already; Refused (``incomplete``) when it is not whole there."""
 
     id: Id
     version: AppVersion
@@ -143,4 +144,17 @@ class RolloutInfo(Struct, frozen=True, omit_defaults=True):
     devices: tuple[DeviceRow, ...]
     attempted: int = 0
     success_share: float | None = None  # unknown while none was attempted
+    more: bool = False
+
+
+class GcRequest(Struct, frozen=True, omit_defaults=True):
+    """Remove now what the coordinator removes by itself an hour after nothing needs it."""
+
+
+class GcReply(Struct, frozen=True, omit_defaults=True):
+    """What was removed: `versions` as ``<app> <version>``, chunks and their bytes. `more`: ask again for the rest."""
+
+    versions: tuple[str, ...] = ()
+    chunks: int = 0
+    bytes: int = 0
     more: bool = False

@@ -166,6 +166,17 @@ async def _asked(fleet: Fleet, row: RolloutRow, args: argparse.Namespace) -> int
     return 0
 
 
+async def _gc(fleet: Fleet, _what: str, args: argparse.Namespace) -> int:
+    done = await fleet.rollouts.gc()
+    if args.json:
+        show.print_json(done)
+    else:
+        for version in done.versions:
+            print(f"removed {version}")
+        print(f"{done.chunks} chunks removed, {show.size(done.bytes)}")
+    return 0
+
+
 def _key(args: argparse.Namespace) -> int:
     from client.signing import signing_key
     from schemas.home import Home
@@ -191,5 +202,6 @@ VERBS: dict[str, tuple[Verb, str | None]] = {
     **dict.fromkeys(ASKED, (_ask, "a rollout")),
     "rollback": (_rollback, "a rollout or an app"),
     "history": (_history, ""),
+    "gc": (_gc, None),
     "key": (_no_fleet, None),
 }

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import nkeys
 import pytest
+from msgspec import structs
 
 from schemas import rollout_api as api
-from schemas.artifact import signed_text
+from schemas import subjects
+from schemas.artifact import Chunk, File, Manifest, digest_of, name_of, signed_text
+from schemas.codec import encode
 from schemas.creds import new_seed
 from schemas.errors import Refused
 from schemas.keys import is_signed
@@ -20,7 +23,9 @@ from schemas.target import Target
 from tests.integration.stack import stack
 from tests.until import eventually
 
-DIGEST = "sha256-" + "a" * 64
+CONTENT = b"0123456789"
+MANIFEST = Manifest((File("f", (Chunk(digest_of(CONTENT), len(CONTENT)),)),))
+DIGEST = name_of(MANIFEST)
 
 
 def signed(version: str = "1.0", needs: AppNeeds = AppNeeds(), health: Health = Health()) -> AppVersion:  # noqa: B008 - frozen
@@ -48,6 +53,8 @@ async def test_a_rollout_is_kept_over_the_coordinators_death_and_what_a_device_i
         await fleet.coordinator()
         node = await fleet.node("n1")
         node.send_signal(signal.SIGSTOP)  # it is told, and does nothing about it yet
+        for data in (CONTENT, encode(MANIFEST)):
+            await fleet.store.put(subjects.chunk(digest_of(data)), data)
         request = api.CreateRequest("r1", signed(), strategy=Strategy(promote=False), by="jo")
         await fleet.api.call("rollout", "create", request, api.RolloutRow)
 
@@ -63,6 +70,26 @@ async def test_a_rollout_is_kept_over_the_coordinators_death_and_what_a_device_i
         assert (again.id, again.by, again.phase) == ("r1", "jo", RolloutPhase.ROLLING)
         await fleet.api.call("rollout", "do", api.DoRequest("model", api.Do.ABORT), api.RolloutRow)
         await fleet.event("rollout.going-back", "r1")
+
+
+async def test_a_rollout_of_what_is_not_whole_in_the_store_never_begins(target: Target, tmp_path: Path) -> None:
+    async with stack(target, tmp_path) as fleet:
+        await fleet.coordinator()
+
+        async def refused(version: AppVersion) -> str:
+            with pytest.raises(Refused) as error:
+                await fleet.api.call("rollout", "create", api.CreateRequest("r1", version), api.RolloutRow)
+            return f"{error.value.code}: {error.value.message}"
+
+        assert (
+            await refused(signed()) == "incomplete: version.artifact: 1 of the artifact's chunks are not in the store"
+        )
+        await fleet.store.put(subjects.chunk(DIGEST), encode(MANIFEST))
+        assert (await refused(signed())).startswith("incomplete: version.artifact: 1 of")
+        await fleet.store.put(subjects.chunk(digest_of(CONTENT)), CONTENT)
+        assert "it has 10" in await refused(structs.replace(signed(), artifact_bytes=11))
+        created = await fleet.api.call("rollout", "create", api.CreateRequest("r1", signed()), api.RolloutRow)
+        assert created.phase is RolloutPhase.ROLLING
 
 
 @pytest.mark.parametrize(

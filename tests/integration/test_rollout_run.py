@@ -18,6 +18,7 @@ from client import app_file
 from client.artifacts import Progress, missing, pack, send
 from schemas import streams
 from schemas.errors import BadInput, Refused
+from schemas.rollout_api import GcReply
 from schemas.rollout_state import RolloutPhase, Stage
 from schemas.target import Target
 from tests.integration.stack import ROOT, Stack, stack
@@ -101,6 +102,31 @@ async def test_a_model_comes_to_all_by_rolling_the_next_by_canary_and_only_what_
             await user.rollouts.rollback_to("app", "0.9")
         assert refused.value.hint == "these are: 1.0, 1.1"
         assert [r.version for r in await user.rollouts.list("app")] == ["1.0", "1.1", "1.0"]
+
+
+async def test_what_no_device_needs_any_more_is_removed_and_what_somebody_sends_meanwhile_is_sent_again(
+    target: Target, tmp_path: Path
+) -> None:
+    async with nodes(target, tmp_path, 1) as (fleet, user):
+        shared = os.urandom(300_000)
+        for version in ("1.0", "1.1", "1.2"):
+            files = {"shared": shared, "own": version.encode() * 1000}
+            path = app(tmp_path / "app", version, files, ROLLING)
+            row, _ = await user.rollouts.apply(app_file.read(path))
+            assert (await outcome(user, row.id)).row.phase is RolloutPhase.SUCCEEDED
+        assert await fleet.stored(streams.CHUNKS) == 2 + 3 + 3
+        unused = pack(app(tmp_path / "app", "1.3", {"own": b"1.3"}).parent / "files")
+        await send(fleet.bus, unused)
+        done = await user.rollouts.gc()
+        assert done.versions == ("app 1.0",)
+        assert done.chunks == 2 + 2, "of 1.0 and of what is in no rollout: its own file and its manifest"
+        assert set(await user.rollouts.versions("app")) == {"1.1", "1.2"}
+        assert await fleet.stored(streams.CHUNKS) == 2 + 2 + 2
+        assert await user.rollouts.gc() == GcReply()
+        row = await user.rollouts.rollback_to("app", "1.1")
+        assert (await outcome(user, row.id)).row.phase is RolloutPhase.SUCCEEDED
+        code, out, _ = await fog(fleet, "rollout", "gc")
+        assert (code, "0 chunks removed" in out) == (0, True)
 
 
 async def test_a_broken_service_stops_itself_goes_back_and_the_command_says_so(target: Target, tmp_path: Path) -> None:

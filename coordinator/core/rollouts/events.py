@@ -34,6 +34,13 @@ class AssignmentFound(Struct, frozen=True):
     revision: int
 
 
+class VersionDropped(Struct, frozen=True):
+    """Nothing needs a version any more (see `garbage.py`), and it is no longer kept."""
+
+    app: str
+    version: str
+
+
 class VersionFound(Struct, frozen=True):
     """A version that is stored: while taking over, and when one is added."""
 
@@ -107,6 +114,6 @@ class Tick(Struct, frozen=True):
 
 
 Event = (
-    RolloutFound | OutcomeFound | AssignmentFound | VersionFound | TakenOver | Created | Asked | Promoted | NodeSeen
-    | NodeGone | Reported | Assigned | Stored | Tick
+    RolloutFound | OutcomeFound | AssignmentFound | VersionFound | VersionDropped | TakenOver | Created | Asked | Promoted
+    | NodeSeen | NodeGone | Reported | Assigned | Stored | Tick
 )  # fmt: skip

@@ -45,6 +45,10 @@ def _version_found(state: Rollouts, event: events.VersionFound, _now: float, _ou
     state.versions[event.version.app, event.version.version] = event.version
 
 
+def _version_dropped(state: Rollouts, event: events.VersionDropped, _now: float, _out: Out) -> None:
+    state.versions.pop((event.app, event.version), None)
+
+
 def _assignment_found(state: Rollouts, event: events.AssignmentFound, now: float, out: Out) -> None:
     """What a device is told, as it is stored. After a conflict: what we believed to have told it, we did not."""
     told = state.told_of(event.node, event.app)
@@ -260,6 +264,7 @@ HANDLERS: dict[type, Handler] = {
     events.OutcomeFound: _outcome_found,
     events.AssignmentFound: _assignment_found,
     events.VersionFound: _version_found,
+    events.VersionDropped: _version_dropped,
     events.TakenOver: _taken_over,
     events.Created: _created,
     events.Asked: _asked,
