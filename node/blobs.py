@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 from node.core.endings import Done
+from node.core.link import Goodput
 from node.runners.frames import PAYLOAD_MAX, Finished
 from schemas import limits
 from schemas.errors import BadInput
@@ -27,10 +30,11 @@ def inputs_of(task: Task) -> tuple[Blob, ...]:
 
 
 class Blobs:
-    """Fetches, a bounded number and amount at a time."""
+    """Fetches, a bounded number and amount at a time. `goodput`, if given, gives who is to be told of transfers, or None
+    while they say nothing of the link (a limit of our own holds them)."""
 
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+    def __init__(self, objects: Objects, goodput: Callable[[], Goodput | None] = lambda: None) -> None:
+        self._objects, self._goodput = objects, goodput
         self._turns = asyncio.Semaphore(FETCHES)
         self._held = 0
         self._room = asyncio.Condition()
@@ -53,7 +57,20 @@ class Blobs:
         if blob.data is not None:
             return blob.data
         async with self._turns:
+            return await self._measured(blob)
+
+    async def _measured(self, blob: Blob) -> bytes:
+        goodput = self._goodput()
+        if goodput is None:
             return await self._objects.get(blob.ref)
+        size = 0
+        goodput.begin(time.time())
+        try:
+            data = await self._objects.get(blob.ref)
+            size = len(data)
+        finally:
+            goodput.end(size, time.time())
+        return data
 
     async def release(self, blobs: tuple[Blob, ...]) -> None:
         """Those bytes are no longer held."""

@@ -133,7 +133,9 @@ class Daemon:
         context = Context(self._name, bus, store, EventLog(bus, store, f"/fog/node/{self._name}"), room_of)
         throttle = Throttle()
         objects = PacedObjects(bus, throttle)
-        blobs = Blobs(objects)
+        blobs = Blobs(
+            objects, lambda: None if self._enforcer.ceilings.bandwidth_mbps is not None else self._device.goodput
+        )
         self._outbox = outbox = Outbox(context, desk, objects, Folder(self._folder / "outbox"), self._on_full)
         self._adviser = adviser = Adviser(self._device, capabilities, room_of, desk, PolicyFile(self._folder))
         recorder = Recorder(context, desk, Outputs(context), blobs, outbox, adviser.working)

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from node.core.link import quality
+from node.core.link import Goodput, Trips, quality
 from node.sensors import memory, temperature
+from node.sensors.ask import Ask, find
 from node.sensors.cgroup import Cgroup
+from node.sensors.desktop import Desktop
 from node.sensors.gateway import gateway
 from node.sensors.network import Broker, Metered, network
 from node.sensors.overlay import CAPABILITIES, STATE, configured
@@ -22,6 +24,7 @@ from node.sensors.power import Supplies, power, supplies
 from node.sensors.pretend import played
 from node.sensors.processor import Utilization, processor
 from node.sensors.reading import Look, Reading, known, unknown
+from node.sensors.screen import screen
 from node.sensors.termux import Termux
 from node.sensors.tree import Tree
 from schemas.device import DeviceCapabilities, DeviceState
@@ -31,6 +34,7 @@ POWER_AGE_S = 1.0  # and of heat
 NETWORK_AGE_S = 5.0
 OWNER_AGE_S = 0.2  # of both while somebody waits for the owner to come
 STORAGE_AGE_S = 10.0
+_NO_ANSWER = "no answer from the broker"
 _OF_LINK = ("network_quality", "network_latency_ms", "network_goodput_mbps")
 SENSORS_AGE_S = 60.0  # of the list of sensors, not of what they read
 
@@ -62,8 +66,12 @@ class Device:
         self.pretending: list[str] = list(play.said)  # the settings that play; empty when everything is real
         self._cgroup = Cgroup(self._tree)
         self._utilization = Utilization(self._tree)
-        self._broker, self._metered = Broker(broker_host), Metered(env)
+        self._desktop = Desktop(self._tree, env) if self._platform == "linux" else None
+        self._broker, self._metered = Broker(broker_host), Metered(env, self._desktop)
+        pi = self._platform == "linux" and find("vcgencmd", env)
+        self._firmware = Ask(("vcgencmd", "get_throttled"), env, every_s=10.0, keep_s=30.0) if pi else None
         self._termux = Termux(env) if self._android else None
+        self._trips, self._goodput = Trips(), Goodput()
         self._link: Look = dict.fromkeys(_OF_LINK, unknown("the link to the broker has not been measured yet"))
         self._kept: dict[str, tuple[float, Any]] = {}
         self._power_age_s = POWER_AGE_S
@@ -71,7 +79,8 @@ class Device:
     @property
     def waiting(self) -> bool:
         """Whether an answer is under way (a program, a resolver), so that a state looked at soon will know more."""
-        return self._metered.waiting or self._broker.waiting or bool(self._termux and self._termux.waiting)
+        asked = (self._metered, self._broker, self._termux, self._desktop, self._firmware)
+        return any(one is not None and one.waiting for one in asked)
 
     def set_broker(self, host: str) -> None:
         """From now on, the network is the one towards this host."""
@@ -81,11 +90,26 @@ class Device:
 
     def set_latency(self, round_trip_ms: float | None) -> None:
         """The newest round trip to the broker; None: it does not answer, which is called offline."""
-        source = "no answer from the broker" if round_trip_ms is None else "round trip to the broker"
-        self._link["network_quality"] = known(quality(round_trip_ms), source)
-        self._link["network_latency_ms"] = (
-            unknown(source) if round_trip_ms is None else known(round(round_trip_ms, 1), source)
-        )
+        trip = self._trips.add(round_trip_ms)
+        source = _NO_ANSWER if trip is None else "round trip to the broker"
+        self._link["network_latency_ms"] = unknown(source) if trip is None else known(trip, source)
+
+    @property
+    def goodput(self) -> Goodput:
+        """Tell it of transfers over the broker link, by the clock of `state`."""
+        return self._goodput
+
+    def _of_link(self, now: float) -> Look:
+        """The link by what was measured on it: the worse of its round trip and its goodput names it."""
+        trip, mbps = self._link["network_latency_ms"], self._goodput.mbps(now)
+        if mbps is not None:
+            self._link["network_goodput_mbps"] = known(mbps, "transfers over the link to the broker")
+        else:
+            self._link["network_goodput_mbps"] = unknown("nothing large was transferred of late")
+        if trip.value is not None or trip.reason == _NO_ANSWER:
+            source = trip.source or _NO_ANSWER
+            self._link["network_quality"] = known(quality(trip.value, mbps), source + (" and goodput" if mbps else ""))
+        return self._link
 
     def watch_owner(self, on: bool) -> None:
         """Whether power and heat are read afresh nearly each time: work must stop at once when the charger goes."""
@@ -107,9 +131,9 @@ class Device:
 
     def close(self) -> None:
         """End what still runs for us."""
-        self._metered.close()
-        if self._termux:
-            self._termux.close()
+        for one in (self._metered, self._termux, self._desktop, self._firmware):
+            if one is not None:
+                one.close()
 
     def _discover(self) -> Look:
         # Imported here: they are needed once, and some of what they import is large.
@@ -142,12 +166,13 @@ class Device:
         if not self._linux:
             from node.sensors import elsewhere
 
-            return {**storage, **elsewhere.state(), **self._link}
+            return {**storage, **elsewhere.state(), **self._of_link(now)}
         look = {
             **storage,
             **self._power_and_heat(now),
             **self._network(now),
-            **self._link,
+            **self._of_link(now),
+            **self._presence(now),
             "network_gateway": self._keep("gateway", now, NETWORK_AGE_S, lambda: gateway(self._tree)),
             "cpu_utilization": self._utilization.look(),
             "ram_available_mb": memory.ram_available(self._tree, self._cgroup),
@@ -161,8 +186,29 @@ class Device:
     def _power_and_heat(self, now: float) -> Look:
         found: Supplies = self._keep("supplies", now, self._power_age_s, lambda: supplies(self._tree))
         sensors = self._keep("sensors", now, SENSORS_AGE_S, lambda: temperature.sensors(self._tree, found))
-        heat = self._keep("heat", now, self._power_age_s, lambda: temperature.temperature(self._tree, sensors))
-        return {**self._keep("power", now, self._power_age_s, lambda: power(self._tree, found)), **heat}
+        firmware = self._firmware.answer(now) if self._firmware else temperature.NOT_ASKED
+        heat = self._keep(
+            "heat", now, self._power_age_s, lambda: temperature.temperature(self._tree, sensors, firmware)
+        )
+        supply: Look = self._keep("power", now, self._power_age_s, lambda: power(self._tree, found))
+        return {**supply, **self._by_upower(supply, now), **heat}
+
+    def _by_upower(self, supply: Look, now: float) -> Look:
+        """What sysfs leaves open of a battery."""
+        open_yet = [name for name in ("battery_percent", "is_charging") if supply[name].value is None]
+        if self._desktop is None or supply["mains"].value is True or not open_yet:
+            return {}
+        told = self._desktop.power(now)
+        return {name: told[name] for name in open_yet if told[name].value is not None}
+
+    def _presence(self, now: float) -> Look:
+        """`screen_on` and `user_idle_s`: whether somebody is at this device."""
+        on: Reading[bool] = self._keep("screen", now, self._power_age_s, lambda: screen(self._tree))
+        if self._desktop is None:
+            return {"screen_on": on, "user_idle_s": unknown("nothing on Android tells")}
+        if on.value is None and (by_desktop := self._desktop.screen(now)).value is not None:
+            on = by_desktop
+        return {"screen_on": on, "user_idle_s": self._desktop.user_idle(now)}
 
     def _network(self, now: float) -> Look:
         look: Look = self._keep(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -38,7 +39,27 @@ def state() -> Look:
         "cpu_utilization": _read("cpu_percent", lambda psutil: min(1.0, psutil.cpu_percent(None) / 100)),
         "ram_available_mb": _read("virtual_memory", lambda psutil: psutil.virtual_memory().available // _MIB),
         **_battery(),
+        "user_idle_s": _user_idle(),
+        "screen_on": unknown(_NOT_YET),
     }
+
+
+def _user_idle() -> Reading[float]:
+    """Windows: since the last input of this session. macOS: ``ioreg`` would have to be run for it each time."""
+    if sys.platform != "win32":
+        return unknown(_NOT_YET)
+    import ctypes
+
+    class LastInput(ctypes.Structure):
+        _fields_ = (("size", ctypes.c_uint), ("ticks", ctypes.c_uint))
+
+    last = LastInput(ctypes.sizeof(LastInput), 0)
+    try:
+        told = ctypes.windll.user32.GetLastInputInfo(ctypes.byref(last))
+        passed_ms = (ctypes.windll.kernel32.GetTickCount() - last.ticks) & 0xFFFFFFFF  # it wraps after 49 days
+    except (OSError, AttributeError) as problem:
+        return unknown(f"GetLastInputInfo: {problem}")
+    return known(passed_ms / 1000, "GetLastInputInfo") if told else unknown("GetLastInputInfo does not tell")
 
 
 def storage(path: str) -> Look:

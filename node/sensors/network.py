@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 
 from node.sensors.ask import Ask, find
+from node.sensors.desktop import Desktop
 from node.sensors.reading import Look, Reading, known, unknown
 from node.sensors.routes import Address, interface
 from node.sensors.tree import Tree
@@ -61,10 +62,11 @@ class Broker:
 
 
 class Metered:
-    """Whether an interface's traffic is paid for, by NetworkManager; its guess of *yes* counts as yes."""
+    """Whether an interface's traffic is paid for, by NetworkManager: on D-Bus, else by its program; its guess of *yes*
+    counts as yes."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self._env = env
+    def __init__(self, env: Mapping[str, str], desktop: Desktop | None = None) -> None:
+        self._env, self._desktop = env, desktop
         self._ask: Ask | None = None
         self._name = ""
 
@@ -75,6 +77,9 @@ class Metered:
 
     def look(self, name: str, now: float) -> Reading[bool]:
         """The newest answer for this interface; never waits."""
+        by_bus = self._desktop.metered(name, now) if self._desktop else unknown("")
+        if by_bus.value is not None or (self._desktop and self._desktop.waiting and self._ask is None):
+            return by_bus
         if name != self._name:
             self.close()
             self._name = name

@@ -17,6 +17,7 @@ from node.sensors.tree import Tree
 from schemas.device import SensorKind, ThermalState
 
 FIELDS = ("temperature_c", "temperature_sensor", "temperature_critical_c", "thermal_state")
+NOT_ASKED: Reading[str] = unknown("not asked")
 _NO_TRIP = "the sensor tells no critical temperature"
 _HWMON, _ZONES = "/sys/class/hwmon", "/sys/class/thermal"
 _CHIPS = {"coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "soc_thermal", "soc-thermal"}
@@ -64,8 +65,10 @@ def sensors(tree: Tree, supplies: Supplies) -> Sensors:
     return Sensors(tuple(found[:_SENSORS_MAX]), tuple(dict.fromkeys(others)))
 
 
-def temperature(tree: Tree, known_sensors: Sensors) -> Look:
-    """`temperature_c`, `temperature_sensor` and `thermal_state` of the sensor that is worst for its kind."""
+def temperature(tree: Tree, known_sensors: Sensors, firmware: Reading[str] = NOT_ASKED) -> Look:
+    """`temperature_c`, `temperature_sensor`, its critical trip and `thermal_state` of the sensor that is worst for its kind.
+
+    `firmware` is what ``vcgencmd get_throttled`` said, for a Pi whose sysfs does not tell."""
     worst: tuple[tuple[int, int, float], Sensor, float, ThermalState] | None = None
     reasons = []
     for sensor in known_sensors.found:
@@ -86,7 +89,7 @@ def temperature(tree: Tree, known_sensors: Sensors) -> Look:
         "temperature_critical_c": unknown(_NO_TRIP)
         if sensor.critical_c is None
         else known(sensor.critical_c, sensor.source),
-        "thermal_state": _throttling(tree, known(state, sensor.source)),
+        "thermal_state": _throttling(tree, known(state, sensor.source), firmware),
     }
 
 
@@ -98,14 +101,16 @@ def _reason(reasons: list[str], others: tuple[str, ...]) -> str:
     return f"no sensor in {_HWMON} or {_ZONES}"
 
 
-def _throttling(tree: Tree, state: Reading[ThermalState]) -> Reading[ThermalState]:
+def _throttling(tree: Tree, state: Reading[ThermalState], firmware: Reading[str]) -> Reading[ThermalState]:
+    told = tree.text(_PI_THROTTLED, 32)
+    told = told if told.value is not None else firmware
     try:
-        bits = int(tree.text(_PI_THROTTLED, 32).value or "0", 16)
+        bits = int((told.value or "0").rpartition("=")[2], 16)  # vcgencmd says throttled=0x50005
     except ValueError:
         return state
     by_heat = bits & 0x8 or (bits & 0x4 and not bits & 0x1)  # with under-voltage, bit 2 says nothing about heat
     if by_heat and state.value is not None and worse(state.value, ThermalState.THROTTLED) is not state.value:
-        return known(ThermalState.THROTTLED, f"{_PI_THROTTLED} ({bits:#x})")
+        return known(ThermalState.THROTTLED, f"{told.source} ({bits:#x})")
     return state
 
 

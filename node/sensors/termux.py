@@ -1,4 +1,4 @@
-"""Android by Termux: battery and its temperature from termux-battery-status, which can hang and is never waited for."""
+"""Android by Termux: battery and its temperature, and Wi-Fi, from programs that can hang and are never waited for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from node.core.heat import COLDEST_C, HOTTEST_C, thermal_state
 from node.sensors import temperature
 from node.sensors.ask import Ask
 from node.sensors.reading import Look, Reading, known, unknown
-from schemas.device import SensorKind
+from schemas.device import NetworkType, SensorKind
 
 FIELDS = ("battery_percent", "is_charging", *temperature.FIELDS)
 EVERY_S, KEEP_S = 20.0, 60.0
@@ -20,19 +20,21 @@ class Termux:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._ask = Ask(("termux-battery-status",), env, every_s=EVERY_S, keep_s=KEEP_S)
+        self._wifi = Ask(("termux-wifi-connectioninfo",), env, every_s=EVERY_S, keep_s=KEEP_S)
 
     @property
     def waiting(self) -> bool:
         """Whether it is being asked now."""
-        return self._ask.waiting
+        return self._ask.waiting or self._wifi.waiting
 
     def look(self, now: float) -> Look:
-        """The newest answer."""
-        return battery(self._ask.answer(now))
+        """The newest answers."""
+        return {**battery(self._ask.answer(now)), "network_type": wifi(self._wifi.answer(now))}
 
     def close(self) -> None:
         """Stop asking."""
         self._ask.close()
+        self._wifi.close()
 
 
 def battery(said: Reading[str]) -> Look:
@@ -50,6 +52,21 @@ def battery(said: Reading[str]) -> Look:
         "is_charging": _charging(answer, said.source),
         **_heat(_number(answer, "temperature", COLDEST_C, HOTTEST_C, said.source)),
     }
+
+
+def wifi(said: Reading[str]) -> Reading[NetworkType]:
+    """What an answer of termux-wifi-connectioninfo means. Without Wi-Fi it may be cellular or a cable: Termux cannot tell."""
+    if said.value is None:
+        return unknown(said.reason)
+    try:
+        answer = json.loads(said.value)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        return unknown(f"{said.source} did not answer in JSON")
+    if str(answer.get("supplicant_state", "")).upper() == "COMPLETED":
+        return known(NetworkType.WIFI, said.source)
+    return unknown(f"{said.source}: not on Wi-Fi, and nothing tells what else")
 
 
 def _charging(answer: dict[str, object], source: str) -> Reading[bool]:

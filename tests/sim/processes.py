@@ -10,6 +10,7 @@ from typing import Any
 
 from coordinator.service import Service
 from node.config import Settings
+from node.core.link import Goodput
 from node.daemon import Daemon
 from schemas.device import DeviceCapabilities, DeviceState, ThermalState
 from schemas.store import Store
@@ -168,6 +169,10 @@ class SimDevice:
         return self._state
 
     def set_latency(self, round_trip_ms: float | None) -> None: ...
+
+    @property
+    def goodput(self) -> Goodput:
+        return Goodput()
 
     def set_broker(self, host: str) -> None: ...
 
