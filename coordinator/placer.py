@@ -92,7 +92,7 @@ class Placer:
         try:
             body = await self.read_body(place.source)
             if body is None:
-                self._hand_on(PlaceFailed(place.task, placement, "its message is gone", gone=True))
+                self._hand_on(PlaceFailed(place.task, placement, "its message is gone", gone=place.source))
             else:
                 self._publish(place, body)
         except FogError as error:

@@ -77,13 +77,13 @@ class Placed(Struct, frozen=True):
 
 class PlaceFailed(Struct, frozen=True):
     """The broker refused the WORK message (too large, stream full) or did not answer in time. `final`: it never will take it.
-    `gone`: the message that holds the task's body is there no more, so that its end must be under way (or stored)."""
+    `gone`: where the task's body was to be taken from, and is there no more: its end must be under way (or stored)."""
 
     task: str
     placement: int
     error: str
     final: bool = False
-    gone: bool = False
+    gone: Source | None = None
 
 
 class SplitEnded(Struct, frozen=True):

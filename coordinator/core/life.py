@@ -102,8 +102,12 @@ def place_failed(state: Coordinator, event: PlaceFailed, now: float, out: Out) -
     if task is None or task.state is not Life.PLACING or task.history.placement != event.placement:
         return
     state.counts["place failed"] += 1
-    if event.gone:
-        if task.gone is None or task.gone[0] != task.source:
+    if event.gone is not None:
+        here = (event.gone.stream, event.gone.seq) == (
+            task.source.stream,
+            task.source.seq,
+        )  # else it lies elsewhere now
+        if here and (task.gone is None or task.gone[0] != task.source):
             task.gone = (task.source, now)
         _look_again(state, task, now)
         return

@@ -168,12 +168,13 @@ def ask(state: Coordinator, now: float, out: Out) -> None:
         for task in batch:
             task.asked_at = now
         out.append(AskResults(tuple((t.submitter, t.id) for t in batch), now))
-        state.at(now + tune.ASK_AGAIN_S, _ask_again, batch)
+        state.at(now + tune.ASK_AGAIN_S, _ask_again, (batch, now))
 
 
-def _ask_again(state: Coordinator, tasks: list[TaskRecord], now: float, out: Out) -> None:
-    """The answer did not come, so the question is put once more."""
-    again = [t for t in tasks if t.state is Life.ASKING and now - t.asked_at >= tune.ASK_AGAIN_S]
+def _ask_again(state: Coordinator, what: tuple[list[TaskRecord], float], now: float, out: Out) -> None:
+    """The answer did not come, so the question is put once more; not of those that were asked about since."""
+    tasks, asked_at = what
+    again = [t for t in tasks if t.state is Life.ASKING and t.asked_at == asked_at]
     state.to_ask.extend(again)
     if again:
         ask(state, now, out)

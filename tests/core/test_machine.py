@@ -104,7 +104,7 @@ class Fleet(RuleBasedStateMachine):
             if (
                 action.source.seq not in self.messages
             ):  # no body to be had: its node acked it, for an end that is under way
-                self.due.append(e.PlaceFailed(action.task, action.history.placement, "gone", gone=True))
+                self.due.append(e.PlaceFailed(action.task, action.history.placement, "gone", gone=action.source))
                 return
             seq = self.store(Message("work", action.task, action.node, action.history))
             self.seen[key] = seq

@@ -294,11 +294,47 @@ def test_a_task_whose_message_is_gone_waits_for_the_end_that_must_be_under_way()
     w.held_back = []
     w.feed(e.ResultsAsked({"t1": None}))
     w.hold, w.held_back = False, []
-    assert w.feed(e.PlaceFailed("t1", 2, "its message is gone", gone=True)) == ["ask t1"]
+    assert w.feed(e.PlaceFailed("t1", 2, "its message is gone", gone=w.state.tasks["t1"].source)) == ["ask t1"]
     assert w.state.nodes["n2"].count == 0
     assert "ask t1" in w.wait(11, beating=None)
     lines = w.outcome("t1", OutcomeKind.RETURNED, "drain", node="n1", history=old, started=False)
     assert lines == ["remove work 2", "ask t1", "place t1.3 at n2", f"remove outcomes {w.seq - 1}", lines[-1]]
+
+
+def test_a_message_that_is_gone_does_not_count_where_the_task_has_come_to_lie_elsewhere() -> None:
+    """Its outcome came while it was being placed: that is its place then, whatever is said of the old one."""
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    old = w.state.tasks["t1"].history
+    w.hold = True
+    w.join("n2")
+    w.release()
+    w.hold = True
+    w.kill("n1")
+    w.held_back = []
+    w.feed(e.ResultsAsked({"t1": None}))
+    w.hold, w.held_back = False, []
+    before = w.state.tasks["t1"].source
+    w.outcome("t1", OutcomeKind.RETURNED, "drain", node="n1", history=old, started=False)
+    assert w.state.tasks["t1"].source.stream == "outcomes"
+    lines = w.feed(e.PlaceFailed("t1", 2, "its message is gone", gone=before))
+    assert lines[:2] == ["ask t1", "place t1.3 at n2"]
+
+
+def test_a_question_without_an_answer_is_put_again_however_the_clock_rounds() -> None:
+    w = World()
+    w.now = 1006.5000000000001
+    w.join("n1")
+    w.hold = True
+    w.submit("t1")
+    w.hold, w.held_back = False, []
+    w.feed(e.PlaceFailed("t1", 1, "its message is gone", gone=w.state.tasks["t1"].source))
+    w.hold = True
+    for _ in range(3):
+        w.held_back = []
+        w.wait(10.5, beating=None)
+        assert any("ask" in str(held).lower() for held in w.held_back)
 
 
 def test_a_task_whose_message_is_gone_fails_when_no_end_of_it_comes() -> None:
@@ -307,7 +343,7 @@ def test_a_task_whose_message_is_gone_fails_when_no_end_of_it_comes() -> None:
     w.hold = True
     w.submit("t1")
     w.hold, w.held_back = False, []
-    w.feed(e.PlaceFailed("t1", 1, "its message is gone", gone=True))
+    w.feed(e.PlaceFailed("t1", 1, "its message is gone", gone=w.state.tasks["t1"].source))
     w.wait(tune.GONE_S - 1, beating=None)
     assert w.states() == {"t1": "asking"}
     w.wait(12, beating=None)
