@@ -145,6 +145,11 @@ class AppVersion(Struct, frozen=True, omit_defaults=True):
     key: Annotated[str, Meta(max_length=64)] = ""
     signature: Annotated[str, Meta(max_length=128)] = ""
 
+    @property
+    def starts_processes(self) -> bool:
+        """Whether a device starts a process of it, as a service or to check it: only where its owner allows ``app``."""
+        return isinstance(self.run, Service) or isinstance(self.health.check, CommandCheck)
+
 
 class StrategyKind(StrEnum):
     """How a version is brought out (SPEC 7.3)."""

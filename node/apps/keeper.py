@@ -39,7 +39,7 @@ TICK_S = 0.25
 MEASURE_S = 2.0  # between two looks at what a running version takes
 HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
 APPS_MAX = 100  # on one device
-NOT_ALLOWED = "its owner does not allow services here: `fog node --allow app`"
+NOT_ALLOWED = "its owner does not allow services or checks by a command here: `fog node --allow app`"
 
 _assignment = Decoder(Assignment)
 
@@ -164,7 +164,7 @@ class Apps:
 
         now, name = time.time, version.version
         try:
-            if isinstance(version.run, Service) and not self._services:
+            if version.starts_processes and not self._services:
                 raise Unfit(NOT_ALLOWED)
             await fetcher.fetch(version, tell)
         except Unfit as error:

@@ -9,7 +9,7 @@ from coordinator.core.rollouts import events
 from coordinator.core.rollouts.fit import judge
 from coordinator.core.rollouts.phases import ENDS_AS, TABLE, Trigger
 from schemas.device import DeviceType, NetworkQuality, ThermalState
-from schemas.rollout import AppNeeds, AppVersion, Service
+from schemas.rollout import AppNeeds, AppVersion, CommandCheck, Health, Service
 from schemas.rollout_state import ENDED, RolloutPhase, Stage
 from tests.core.rollout_world import Player, World, facts_of, play, version_of
 
@@ -308,3 +308,10 @@ def test_a_service_goes_nowhere_without_its_owners_yes() -> None:
     version = structs.replace(version_of("v1"), run=Service(("serve",)))
     assert "--allow app" in judge(version, facts_of("n1")).rejected[0]
     assert judge(version, structs.replace(facts_of("n1"), kinds=("function", "app"))).now
+
+
+def test_a_check_by_a_command_runs_only_where_the_owner_allows_it_also_of_data() -> None:
+    checked = structs.replace(version_of("v1"), health=Health(CommandCheck(("true",))))
+    assert not judge(checked, facts_of("n1")).now
+    assert judge(checked, structs.replace(facts_of("n1"), kinds=("app",))).now
+    assert judge(version_of("v1"), facts_of("n1")).now, "data that nothing is run for needs no permission"

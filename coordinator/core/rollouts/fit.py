@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from schemas.device import DeviceCapabilities, DeviceState, NetworkQuality, ThermalState
-from schemas.rollout import AppNeeds, AppVersion, DataOnly, Targets
+from schemas.rollout import AppNeeds, AppVersion, Targets
 
-NO_SERVICES = "its owner does not allow services there: `fog node --allow app`"
+NO_SERVICES = "its owner does not allow services or checks by a command there: `fog node --allow app`"
 HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
 RANK = {quality: rank for rank, quality in enumerate(reversed(NetworkQuality))}  # offline 0 … excellent 4
 
@@ -58,7 +58,7 @@ def is_target(targets: Targets, facts: Facts) -> bool:
 
 def judge(version: AppVersion, facts: Facts) -> Fit:
     """All reasons at once, those that last and those that pass."""
-    own = () if isinstance(version.run, DataOnly) or "app" in facts.kinds else (NO_SERVICES,)
+    own = (NO_SERVICES,) if version.starts_processes and "app" not in facts.kinds else ()
     return Fit(own + tuple(_lasting(version.needs, facts)), tuple(_passing(version.needs, facts)))
 
 
