@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup run test sim sim-rollouts check bench chaos clean lock
+.PHONY: setup run demo-rollout test sim sim-rollouts check bench chaos clean lock
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -22,6 +22,11 @@ $(READY): requirements.lock pyproject.toml
 # The whole thing, for real: make run [INPUT=folder of files to work on]
 run: $(READY)
 	$(BIN)/fog demo $(if $(INPUT),--input "$(INPUT)")
+
+# A real model brought to ten devices and used by `fog map`; two bad versions of it stop themselves. [INPUT=folder]
+demo-rollout: $(READY) requirements-demo.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-demo.lock
+	$(BIN)/fog demo rollout $(if $(INPUT),--input "$(INPUT)")
 
 # make test [ARGS=…]; one file at a time in each of three processes, with a broker of its own
 test: $(READY)
@@ -59,3 +64,7 @@ lock: $(READY)
 	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --upgrade \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml >> requirements.new
 	mv requirements.new requirements.lock
+	echo '# Made by `make lock`: the extra `demo`, beside requirements.lock. Do not edit.' > requirements.new
+	echo 'magika>=1.0,<2' | $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --constraint requirements.lock - >> requirements.new
+	mv requirements.new requirements-demo.lock

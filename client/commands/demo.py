@@ -6,14 +6,18 @@ import argparse
 from pathlib import Path
 
 from client.commands import common
+from schemas.errors import BadInput
 
 
 def parser(name: str) -> argparse.ArgumentParser:
-    """``fog demo [--input DIR] [--keep]``."""
+    """``fog demo [rollout] [--input DIR] [--keep]``."""
     made = common.Parser(
         f"fog {name}",
-        description="Run a fleet of four played devices and a real job on it, kill one in the middle, and check every item.",
+        description="Run a fleet of four played devices and a real job on it, kill one in the middle, and check every item. "
+        "rollout: bring a real model to ten devices, use it, and see two bad versions of it stop themselves.",
     )
+    made.add_argument("what", nargs="?", choices=["rollout"], help="a rollout instead of a job")
+    made.add_argument("--nodes", type=int, default=10, metavar="N", help="with rollout: so many devices (default 10)")
     made.add_argument(
         "--input", type=Path, metavar="DIR", help="work on the files below DIR (default: the machine's documentation)"
     )
@@ -23,6 +27,12 @@ def parser(name: str) -> argparse.ArgumentParser:
 
 async def run(_name: str, args: argparse.Namespace) -> int:
     """Run it."""
+    if args.what == "rollout":
+        from client.demo import rollout
+
+        if args.nodes < 1:
+            raise BadInput("nodes", "must be at least 1")
+        return await rollout.play(args.input, nodes=args.nodes, keep=args.keep)
     from client.demo.play import play
 
     return await play(args.input, keep=args.keep)

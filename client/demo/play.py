@@ -35,6 +35,7 @@ async def play(given: Path | None, *, keep: bool) -> int:
     stack = Stack(home)
     try:
         print("starting a broker, a coordinator and four nodes, each a process of its own …", flush=True)
+        job.write_module(home / "functions")
         stack.start()
         await stack.instance()
         async with connect(home=home) as fleet:

@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from client.demo.job import MODULE, write_module
+from client.demo.job import MODULE
 from schemas.errors import FogError
 from schemas.home import Home, Instance, read_instance
 from schemas.procs import how_it_ended, kill_group, reaped, spawn
@@ -36,29 +37,27 @@ ABOUT = {
 
 
 class Stack:
-    """`fog up` as a child of this process, in `home`. `start()` first, `stop()` always."""
+    """`fog up` as a child of this process, in `home`. `start()` first, `stop()` always.
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    `devices`: each node with the environment that plays it; `module` is what they import from the home's ``functions``.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        devices: Mapping[str, Mapping[str, str]] = DEVICES,
+        module: str = MODULE,
+        options: Sequence[str] = (),
+    ) -> None:
+        self.home, self.devices = home, devices
+        self._module, self._options = module, options
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; returns at once."""
-        write_module(self.home / "functions")
-        argv = [
-            sys.executable,
-            "-P",
-            "-m",
-            "coordinator.up",
-            "--home",
-            str(self.home),
-            "--port",
-            "-1",
-            "--quiet",
-            "--import",
-            MODULE,
-        ]
-        for name, env in DEVICES.items():
+        argv = [sys.executable, "-P", "-m", "coordinator.up", "--home", str(self.home), "--port", "-1", "--quiet"]
+        argv += ["--import", self._module, *self._options]
+        for name, env in self.devices.items():
             settings = {"FOG_NODE_SLOTS": "1", "FOG_NODE_CORES": env.get("FOG_NODE_SLOTS", "1"), **env}
             argv += ["--node", ",".join([name, *(f"{key}={value}" for key, value in settings.items())])]
         path = os.pathsep.join(filter(None, [str(self.home / "functions"), os.environ.get("PYTHONPATH", "")]))
@@ -74,7 +73,7 @@ class Stack:
         async with asyncio.timeout(START_S):
             while True:
                 found = read_instance(Home(self.home))
-                if found is not None and set(DEVICES) <= set(found.pids):
+                if found is not None and set(self.devices) <= set(found.pids):
                     return found
                 self._check_alive()
                 await asyncio.sleep(POLL_S)

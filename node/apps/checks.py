@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import tempfile
 from pathlib import Path
+from typing import IO
 
 from node.runners import tree
-from schemas.procs import reaped, spawn
+from schemas.procs import how_it_ended, reaped, spawn
 from schemas.rollout import AppVersion, CommandCheck, HttpCheck, ProcessCheck, TcpCheck
 
 HOST = "127.0.0.1"
 LINE_MAX = 1000
+SHOWN_MAX = 200  # characters of a command's last line
 
 
 async def check(version: AppVersion, folder: Path) -> str:
@@ -61,9 +64,13 @@ async def _http(port: int, path: str) -> str:
 
 
 async def _command(argv: tuple[str, ...], folder: Path) -> str:
-    words = [word.replace("{dir}", str(folder)) for word in argv]
+    with tempfile.TemporaryFile() as said:
+        return await _run([word.replace("{dir}", str(folder)) for word in argv], folder, said)
+
+
+async def _run(words: list[str], folder: Path, said: IO[bytes]) -> str:
     try:
-        process = spawn(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, env=dict(os.environ))
+        process = spawn(words, stdout=said, stderr=subprocess.STDOUT, cwd=folder, env=dict(os.environ))
     except OSError as error:
         return f"cannot run {words[0]}: {error.strerror or error}"
     try:
@@ -75,4 +82,14 @@ async def _command(argv: tuple[str, ...], folder: Path) -> str:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
         reaped(process.pid)
-    return "" if process.returncode == 0 else f"{words[0]} ended with {process.returncode}"
+    if process.returncode == 0:
+        return ""
+    last = _last_line(said, folder)
+    return f"{Path(words[0]).name} {how_it_ended(process.returncode)}" + (f": {last}" if last else "")
+
+
+def _last_line(said: IO[bytes], folder: Path) -> str:
+    """What it said last, which mostly is why; paths are told from the version's folder on."""
+    said.seek(max(0, said.seek(0, os.SEEK_END) - LINE_MAX))
+    lines = said.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip().replace(f"{folder}{os.sep}", "")[:SHOWN_MAX] if lines else ""
