@@ -39,6 +39,8 @@ FIGURES = {
     "freeze_recovery_beats": "recovery",
     "cpu_limit_error_points": "enforce",
     "suspend_ms": "harvest",
+    "rollout_bytes_ratio": "rollouts",
+    "rollout_seconds_ratio": "rollouts",
 }
 # Minutes each: only when asked for.
 LONG = {"million_coordinator_mb": "million", "heavy_coordinator_mb": "million", "reconnect_2000_s": "reconnect"}
