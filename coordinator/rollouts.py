@@ -19,19 +19,21 @@ from coordinator.core.rollouts.machine import step
 from coordinator.core.rollouts.phases import TABLE, Trigger
 from coordinator.core.rollouts.state import Rollout, Rollouts
 from coordinator.core.score import trust
+from coordinator.gate import vote
 from coordinator.refusal import Refusal
-from schemas import limits, streams, subjects
+from schemas import jetstream, limits, streams, subjects
 from schemas import rollout_api as api
+from schemas.advice import PowerMode
 from schemas.artifact import signed_text
 from schemas.bus import Subscription
 from schemas.codec import Decoder, encode
-from schemas.decision import Decision, DecisionReply, DecisionRequest, Proposal, ProposeRequest, Verdict
 from schemas.errors import BadInput, Conflict, FogError
+from schemas.event import AppEvent, RolloutEvent
 from schemas.keys import is_signed
 from schemas.kv import Kv
 from schemas.logs import fields
 from schemas.membership import NodeState
-from schemas.rollout import AppReport, AppVersion, Assignment, Phase, Service, check_times
+from schemas.rollout import AppReport, AppVersion, Assignment, Service, check_times
 from schemas.rollout_state import Outcome, RolloutPhase, RolloutRecord, RolloutSpec, Stage
 
 log = logging.getLogger("fog.rollouts")
@@ -39,9 +41,6 @@ T = TypeVar("T")
 
 LOOKED_AT = 500  # nodes whose battery, heat and network are looked at in one tick, while a rollout is under way
 WRITES = 256  # at a time
-CRITICAL = "critical"
-DECIDE_S = 30.0  # a cluster has for its decision
-ASK_AGAIN_S = 2.0
 SWEEP_S = 600.0  # between two looks at what nothing needs any more
 UNUSED_S = 3600.0  # and so long it is left in peace: somebody may be sending what goes with it
 TRIGGERS = {
@@ -57,8 +56,6 @@ _outcome = Decoder(Outcome)
 _assignment = Decoder(Assignment)
 _version = Decoder(AppVersion)
 _report = Decoder(AppReport)
-_proposal = Decoder(Proposal)
-_decided = Decoder(DecisionReply)
 
 
 class RolloutArea(Area):
@@ -163,9 +160,6 @@ class RolloutArea(Area):
         node = self.term.nodes.get(said.node)
         if node is None or said.boot != node.boot or not self.state.term:
             return
-        if said.phase is Phase.FAILED:
-            # Operators grep for these words.
-            log.warning(f"Device {said.node} failed", extra=fields(app=said.app, version=said.version, why=said.reason))
         self._give(events.Reported(said))
         told = self.state.told.get((said.node, said.app))
         if told is not None and told.assignment is not None and not told.writing and said.order < told.order:
@@ -188,24 +182,33 @@ class RolloutArea(Area):
             case actions.Look(node, app):
                 self._spawn(self._look(node, app))
             case actions.Ask():
-                self._ask_again(action)
+                self._spawn(self._ask(action))
             case actions.Emit():
                 self.term.events.emit(action.kind, action.about, action.key, action.data, self.term.clock())
-                if action.kind == "rollout.failed":
-                    log.error("Deployment failed", extra=fields(rollout=action.about))
+                self._log(action)
+
+    def _log(self, event: actions.Emit) -> None:
+        """Operators grep for these words."""
+        data = event.data
+        if event.kind == "rollout.failed" and isinstance(data, RolloutEvent):
+            log.error("Deployment failed", extra=fields(rollout=data.rollout, why=data.reason))
+        elif event.kind == "app.failed" and isinstance(data, AppEvent):
+            log.warning(f"Device {data.node} failed", extra=fields(app=data.app, version=data.version, why=data.reason))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._safely(work))
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
 
-    async def _safely(self, work: Coroutine[Any, Any, None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         """What could not be written leaves the machine waiting for it: the area begins anew."""
-        try:
-            async with self._writes:
-                await work
-        except FogError as error:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, FogError):
             log.warning("a rollout's write failed; it is read anew", extra=fields(error=error.message))
+        elif error is not None:
+            log.error("a rollout's step failed; it is read anew", exc_info=error)
+        if isinstance(error, Exception):
             self.fault = error
 
     # Writing.
@@ -213,7 +216,8 @@ class RolloutArea(Area):
     async def _assign(self, action: actions.Assign) -> None:
         key = f"{action.node}.{action.assignment.app}"
         try:
-            revision = await self._assigned.update(key, encode(action.assignment), action.revision)
+            async with self._writes:
+                revision = await self._assigned.update(key, encode(action.assignment), action.revision)
         except Conflict:
             await self._look(action.node, action.assignment.app)
             return
@@ -236,40 +240,15 @@ class RolloutArea(Area):
         self._give(events.Stored(rollout, revision))
 
     async def _keep(self, key: str, outcome: Outcome) -> None:
-        await self._rollouts.put(key, encode(outcome))
+        async with self._writes:
+            await self._rollouts.put(key, encode(outcome))
 
-    # Asking a cluster.
-
-    def _ask_again(self, action: actions.Ask) -> None:
-        task = asyncio.get_running_loop().create_task(self._decide(action))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _decide(self, action: actions.Ask) -> None:
-        """Put it to the vote, and hand on the outcome. Without one the gate stays closed: an operator's promote opens it."""
+    async def _ask(self, action: actions.Ask) -> None:
+        """Put it to the vote. Without an outcome the gate stays closed: an operator's promote opens it."""
         rollout = self.state.rollouts[action.rollout]
-        name = f"gate-{action.rollout}"[:63]
-        ask = ProposeRequest(name, action.cluster, action.text, DECIDE_S)
-        decided: Decision | None = None
-        while decided is None and rollout.phase is RolloutPhase.GATED and self.term.may():
-            try:
-                _proposal(await self._of_clusters("propose", ask))
-                decided = _decided(await self._of_clusters("decision", DecisionRequest(name, 1.0))).decision
-            except FogError as error:
-                log.warning("a cluster cannot be asked", extra=fields(cluster=action.cluster, error=error.message))
-                await asyncio.sleep(ASK_AGAIN_S)
-        if decided is None:
-            return
-        if decided.verdict is Verdict.EXPIRED:
-            log.warning("a cluster came to no decision: promote opens the gate", extra=fields(rollout=action.rollout))
-            return
-        yes = decided.verdict is Verdict.ACCEPTED
-        votes = f"{len(decided.yes)} yes, {len(decided.no)} no, {len(decided.silent)} silent"
-        self._give(events.Promoted(action.rollout, yes, f"{action.cluster} decided: {votes}"))
-
-    async def _of_clusters(self, verb: str, request: Struct) -> bytes:
-        """Ask as any client does: areas know nothing of each other. (A refusal is no reply of the right form.)"""
-        return await self.term.bus.request(subjects.api("cluster", verb), encode(request), ASK_AGAIN_S)
+        voted = await vote(self.term, action, lambda: rollout.phase is RolloutPhase.GATED)
+        if voted is not None:
+            self._give(events.Promoted(action.rollout, *voted))
 
     # Requests.
 
@@ -329,6 +308,8 @@ class RolloutArea(Area):
                     break
                 await self._apps.delete(f"{app}.{version}")
                 self._give(events.VersionDropped(app, version))
+            for rollout in garbage.old(self.state):
+                await self._forget(rollout)
             before = await self._artifacts.bytes()
             keep = garbage.artifacts(self.state)
             chunks, more = (
@@ -336,6 +317,14 @@ class RolloutArea(Area):
             )
             removed = before - await self._artifacts.bytes()
         return api.GcReply(tuple(" ".join(name) for name in sorted(names)), chunks, max(0, removed), more)
+
+    async def _forget(self, rollout: Rollout) -> None:
+        """Of an app the latest rollouts are kept. The record goes last: what a fault leaves is found, and removed again."""
+        for key in (*(f"{rollout.id}.{node}" for node in rollout.devices), rollout.id):
+            if not self.term.may():
+                return
+            await jetstream.purge_subject(self.term.bus, f"KV_{streams.ROLLOUTS}", self._rollouts.subject(key))
+        self._give(events.RolloutDropped(rollout.id))
 
     async def _list(self, request: api.RolloutsRequest) -> Struct:
         return views.rows(self.state, request)
@@ -373,7 +362,7 @@ def facts_of(node: NodeView) -> Facts:
         node.id, node.boot, node.state in (NodeState.ONLINE, NodeState.DRAINING), node.record.capabilities, node.device,
         node.record.offer.labels, node.record.offer.kinds, tuple(sorted(node.clusters)),
         trust(node.done, node.failed, pretending=node.record.capabilities.pretending).value,
-        critical=node.power_mode == CRITICAL,
+        critical=node.power_mode == PowerMode.CRITICAL,
     )  # fmt: skip
 
 

@@ -59,7 +59,17 @@ _KEPT: dict[str, Any] = {  # for good: nothing in it can be deleted or purged th
 
 def configurations(replicas: int = 1) -> list[dict[str, Any]]:
     """Every stream as JetStream's API wants it."""
-    streams: list[dict[str, Any]] = [
+    streams = [*_of_tasks(), *_of_what_happened(), *_of_artifacts(), *_buckets()]
+    if replicas == 1:
+        # Events may reach the disk some milliseconds after they are confirmed (nats-server 2.12; older ones ignore it): it
+        # takes a tenth off the broker's whole work. A broker that is killed is told the last ones again, see `eventlog`.
+        next(stream for stream in streams if stream["name"] == EVENTS)["persist_mode"] = "async"
+    return [{"num_replicas": replicas, **stream} for stream in streams]
+
+
+def _of_tasks() -> list[dict[str, Any]]:
+    """Where a task lies, from its submission to its end."""
+    return [
         # Exactly what is consumed: a queue would keep anything else for ever.
         {"name": TASKS, "subjects": [submit(p, "*", "*") for p in TaskPriority], "max_msgs": 5_000_000, **_QUEUE},
         # 2.15 caps a stream at 1000 consumers unless it says otherwise; there is one a node.
@@ -91,6 +101,12 @@ def configurations(replicas: int = 1) -> list[dict[str, Any]]:
             "allow_direct": True,
             "duplicate_window": int(limits.DUPLICATE_WINDOW_S * NS),
         },
+    ]
+
+
+def _of_what_happened() -> list[dict[str, Any]]:
+    """Events and the ledger."""
+    return [
         {
             "name": EVENTS,
             "subjects": [f"{ROOT}.event.>"],
@@ -103,11 +119,12 @@ def configurations(replicas: int = 1) -> list[dict[str, Any]]:
         },
         {"name": LEDGER, "subjects": [ledger("*")], **_KEPT},
         {"name": BOOK, "subjects": [BOOK_ENTRY], **_KEPT},
-        _bucket(NODES),
-        _bucket(POLICIES),
-        _bucket(APPS),
-        _bucket(ROLLOUTS),
-        _bucket(ASSIGNED),
+    ]
+
+
+def _of_artifacts() -> list[dict[str, Any]]:
+    """Bytes: what rollouts bring, and what is too large for a task's message."""
+    return [
         {
             "name": CHUNKS,
             "subjects": [chunk("*")],
@@ -119,11 +136,6 @@ def configurations(replicas: int = 1) -> list[dict[str, Any]]:
             "max_bytes": limits.CHUNKS_BYTES,
             "allow_direct": True,
         },
-        _bucket(CLUSTERS),
-        _bucket(AVAILABILITY),
-        _bucket(DECISIONS, max_age=int(limits.EVENT_AGE_S * NS)),
-        _bucket(JOBS, max_age=int(limits.OBJECT_AGE_S * NS)),
-        _bucket(LEASES, allow_msg_ttl=True, subject_delete_marker_ttl=LEASE_MARKER_S * NS),
         {
             "name": f"OBJ_{ARTIFACTS}",
             "subjects": [f"$O.{ARTIFACTS}.C.>", f"$O.{ARTIFACTS}.M.>"],
@@ -134,11 +146,21 @@ def configurations(replicas: int = 1) -> list[dict[str, Any]]:
             "max_age": int(limits.OBJECT_AGE_S * NS),
         },
     ]
-    if replicas == 1:
-        # Events may reach the disk some milliseconds after they are confirmed (nats-server 2.12; older ones ignore it): it
-        # takes a tenth off the broker's whole work. A broker that is killed is told the last ones again, see `eventlog`.
-        next(stream for stream in streams if stream["name"] == EVENTS)["persist_mode"] = "async"
-    return [{"num_replicas": replicas, **stream} for stream in streams]
+
+
+def _buckets() -> list[dict[str, Any]]:
+    return [
+        _bucket(NODES),
+        _bucket(POLICIES),
+        _bucket(APPS),
+        _bucket(ROLLOUTS),
+        _bucket(ASSIGNED),
+        _bucket(CLUSTERS),
+        _bucket(AVAILABILITY),
+        _bucket(DECISIONS, max_age=int(limits.EVENT_AGE_S * NS)),
+        _bucket(JOBS, max_age=int(limits.OBJECT_AGE_S * NS)),
+        _bucket(LEASES, allow_msg_ttl=True, subject_delete_marker_ttl=LEASE_MARKER_S * NS),
+    ]
 
 
 def _bucket(name: str, **more: Any) -> dict[str, Any]:

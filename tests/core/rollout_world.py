@@ -46,7 +46,7 @@ def version_of(name: str, **more: object) -> AppVersion:
 def facts_of(node: str, *, online: bool = True, battery: float | None = None, cores: int = 4, **labels: str) -> Facts:
     state = DeviceState(
         mains=battery is None, battery_percent=battery, is_charging=None if battery is None else False,
-        network_metered=False, network_quality=NetworkQuality.GOOD,
+        network_metered=False, network_quality=NetworkQuality.GOOD, network_latency_ms=20.0,
     )  # fmt: skip
     return Facts(node, 1, online, DeviceCapabilities(cpu_cores=cores), state, labels)
 

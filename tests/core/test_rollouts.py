@@ -7,6 +7,7 @@ from msgspec import structs
 
 from coordinator.core.rollouts import events
 from coordinator.core.rollouts.fit import judge
+from coordinator.core.rollouts.garbage import HISTORY_KEPT, old
 from coordinator.core.rollouts.phases import ENDS_AS, TABLE, Trigger
 from schemas.device import DeviceType, NetworkQuality, ThermalState
 from schemas.rollout import AppNeeds, AppVersion, CommandCheck, Health, Service
@@ -290,13 +291,37 @@ def test_what_a_device_is_rejects_it(needs: dict[str, object], how: dict[str, ob
         ({"thermal_state": ThermalState.HOT}, "it is hot"),
         ({"network_metered": True}, "its network is metered"),
         ({"network_quality": NetworkQuality.OFFLINE}, "its network is offline, poor is needed"),
+        ({"network_latency_ms": 251.0}, "its latency is 251 ms, 250 are the most"),
+        ({"network_latency_ms": None}, "its latency was not measured yet"),
+        ({"network_goodput_mbps": 1.9}, "its network brings 1.9 Mbit/s, 2 are needed"),
     ],
 )
 def test_how_a_device_is_now_defers_it(change: dict[str, object], reason: str) -> None:
     facts = facts_of("n1")
     facts = structs.replace(facts, device=structs.replace(facts.device, **change))
-    assert judge(needing(), facts).deferred == (reason,)
-    assert judge(needing(), facts).rejected == ()
+    version = needing(latency_ms=250.0, bandwidth_mbps=2.0)
+    assert judge(version, facts).deferred == (reason,)
+    assert judge(version, facts).rejected == ()
+
+
+def test_of_an_app_the_latest_rollouts_are_kept_and_what_is_stable_or_in_use() -> None:
+    world = with_first_version(World(1, fleet(2)))
+    world.players["n1"].online = False  # it keeps what the first rollout told it
+    world.give(events.NodeSeen(facts_of("n1", online=False)))
+    for i in range(2, HISTORY_KEPT + 5):
+        world.create(f"r{i}", version_of(f"v{i}"))
+        world.run(60)
+    assert [rollout.id for rollout in old(world.state)] == ["r4", "r3", "r2"]
+    world.give(events.RolloutDropped("r2"))
+    assert [rollout.id for rollout in old(world.state)] == ["r4", "r3"]
+
+
+def test_a_device_that_is_back_still_says_why_it_had_to_return() -> None:
+    world = with_first_version(World(1, fleet(1, bad=frozenset({"v2"}))))
+    world.create("r2", version_of("v2"))
+    world.run(300, lambda: world.ended("r2"))
+    device = world.state.rollouts["r2"].devices["n0"]
+    assert (device.stage, device.reason) == (Stage.BACK, "it says so")
 
 
 def test_enough_is_enough() -> None:

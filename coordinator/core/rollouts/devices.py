@@ -111,7 +111,7 @@ def heard(rollout: Rollout, device: Device, report: AppReport, now: float, out: 
 
 def _heard_returning(rollout: Rollout, device: Device, report: AppReport, now: float, out: Out) -> None:
     if report.phase is Phase.REMOVED or (report.phase is Phase.HEALTHY and report.running == device.before):
-        end(rollout, device, Stage.BACK, "", now, out)
+        end(rollout, device, Stage.BACK, device.reason, now, out)  # why it had to return
     elif report.phase is Phase.FAILED:
         end(rollout, device, Stage.FAILED, f"could not return: {report.reason}", now, out)
 

@@ -47,6 +47,12 @@ class VersionFound(Struct, frozen=True):
     version: AppVersion
 
 
+class RolloutDropped(Struct, frozen=True):
+    """An old rollout was removed."""
+
+    rollout: str
+
+
 class TakenOver(Struct, frozen=True):
     """All that was stored is known: from now on this coordinator acts, under this term."""
 
@@ -114,6 +120,6 @@ class Tick(Struct, frozen=True):
 
 
 Event = (
-    RolloutFound | OutcomeFound | AssignmentFound | VersionFound | VersionDropped | TakenOver | Created | Asked | Promoted
-    | NodeSeen | NodeGone | Reported | Assigned | Stored | Tick
+    RolloutFound | OutcomeFound | AssignmentFound | VersionFound | VersionDropped | RolloutDropped | TakenOver
+    | Created | Asked | Promoted | NodeSeen | NodeGone | Reported | Assigned | Stored | Tick
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Which device may take a version: yes, *deferred* (how it is now stands against it), or *rejected* (what it is does).
 
-Unknown is never yes: what is unknown about what a device *is* rejects it, about how it *is now* defers it.
+Unknown is never yes: what is unknown about what a device *is* rejects it, about how it *is now* defers it. But for goodput,
+which shows in transfers alone: a device that has made none lately may begin one.
 """
 
 from __future__ import annotations
@@ -127,8 +128,14 @@ def _power(needs: AppNeeds, facts: Facts) -> Iterator[str]:
 def _network(needs: AppNeeds, now: DeviceState) -> Iterator[str]:
     if needs.offline_capable:
         return
-    quality = now.network_quality
+    quality, latency, goodput = now.network_quality, now.network_latency_ms, now.network_goodput_mbps
     if isinstance(quality, NetworkQuality) and RANK[quality] < RANK[needs.network]:
         yield f"its network is {quality.value}, {needs.network.value} is needed"
     elif not isinstance(quality, NetworkQuality) and RANK[needs.network] > RANK[NetworkQuality.POOR]:
         yield "its network was not measured yet"
+    if needs.latency_ms and not isinstance(latency, float | int):
+        yield "its latency was not measured yet"
+    elif needs.latency_ms and isinstance(latency, float | int) and latency > needs.latency_ms:
+        yield f"its latency is {latency:.0f} ms, {needs.latency_ms:g} are the most"
+    if needs.bandwidth_mbps and isinstance(goodput, float | int) and goodput < needs.bandwidth_mbps:
+        yield f"its network brings {goodput:.1f} Mbit/s, {needs.bandwidth_mbps:g} are needed"

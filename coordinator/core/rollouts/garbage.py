@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from coordinator.core.rollouts.state import Rollouts
+from coordinator.core.rollouts.state import Rollout, Rollouts
 from schemas.rollout import AppVersion
 from schemas.rollout_state import RolloutPhase
 
 Name = tuple[str, str]  # (app, version)
+HISTORY_KEPT = 50  # rollouts of each app
 STABLE_KEPT = 2  # of each app, the latest versions whose rollout succeeded: the stable one and the one before
+
+
+def old(state: Rollouts) -> list[Rollout]:
+    """Rollouts that have ended, beyond the `HISTORY_KEPT` latest of their app, that tell of no stable version, and under
+    which no device was told what it has: nothing that is decided looks at them."""
+    told = {told.assignment.rollout for told in state.told.values() if told.assignment is not None}
+    found = []
+    for app in state.current:
+        stable = list(_stable(state, app))
+        late = state.history(app)[HISTORY_KEPT:]
+        found += [r for r in late if not r.active and r.id not in told and r.record.spec.version not in stable]
+    return found
 
 
 def needed(state: Rollouts) -> set[Name]:

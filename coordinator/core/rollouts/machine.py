@@ -49,6 +49,10 @@ def _version_dropped(state: Rollouts, event: events.VersionDropped, _now: float,
     state.versions.pop((event.app, event.version), None)
 
 
+def _rollout_dropped(state: Rollouts, event: events.RolloutDropped, _now: float, _out: Out) -> None:
+    state.rollouts.pop(event.rollout, None)
+
+
 def _assignment_found(state: Rollouts, event: events.AssignmentFound, now: float, out: Out) -> None:
     """What a device is told, as it is stored. After a conflict: what we believed to have told it, we did not."""
     told = state.told_of(event.node, event.app)
@@ -95,8 +99,6 @@ def _taken_over(state: Rollouts, event: events.TakenOver, now: float, out: Out) 
             _restore_return(state, rollout, now)
     state.outcomes.clear()
     for rollout in state.current.values():
-        for facts in state.nodes.values():
-            devices.consider(rollout, facts, now)
         advance(state, rollout, now, out)
 
 
@@ -125,9 +127,8 @@ def _is_switched(device: Device, outcome: Outcome) -> bool:
 def _restore_return(state: Rollouts, rollout: Rollout, now: float) -> None:
     """Those that were not told to go back yet, when the term before ended."""
     for device in list(rollout.devices.values()):
-        told = state.told.get((device.node, rollout.app))
-        ours = told is not None and told.assignment is not None and told.assignment.rollout == rollout.id
-        if ours and told is not None and told.assignment is not None and not told.assignment.back:
+        stored = state.told_of(device.node, rollout.app).assignment
+        if stored is not None and stored.rollout == rollout.id and not stored.back:
             rollout.move(device, Stage.RETURNING, now, device.reason)
             rollout.to_return[device.node] = None
 
@@ -201,6 +202,7 @@ def _is_over(rollout: Rollout) -> bool:
 def _node_gone(state: Rollouts, event: events.NodeGone, now: float, out: Out) -> None:
     state.nodes.pop(event.node, None)
     for rollout in state.current.values():
+        state.reports.pop((event.node, rollout.app), None)
         device = rollout.devices.get(event.node)
         if device is not None and not device.order:
             rollout.drop(device)
@@ -265,6 +267,7 @@ HANDLERS: dict[type, Handler] = {
     events.AssignmentFound: _assignment_found,
     events.VersionFound: _version_found,
     events.VersionDropped: _version_dropped,
+    events.RolloutDropped: _rollout_dropped,
     events.TakenOver: _taken_over,
     events.Created: _created,
     events.Asked: _asked,
