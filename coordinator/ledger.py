@@ -21,15 +21,14 @@ from coordinator import harvest
 from coordinator.areas import Area, Endpoints, Term
 from coordinator.core.ledger import figures
 from coordinator.core.ledger.book import Book, Heard, heard
-from coordinator.core.ledger.watch import Beat, Watch
-from coordinator.core.nodeview import NodeView
+from coordinator.core.ledger.watch import Watch, beat_of
 from coordinator.refusal import Refusal
 from schemas import jetstream, limits, streams, subjects
 from schemas.api import Done
 from schemas.bus import Subscription
 from schemas.codec import encode
 from schemas.errors import BadInput, FogError, Unreachable
-from schemas.harvest import HarvestListRequest, HarvestRequest, HarvestState
+from schemas.harvest import HarvestListRequest, HarvestRequest
 from schemas.ledger import RATE, CorrectRequest, Entry, LedgerReply, LedgerRequest, opened
 from schemas.logs import fields
 
@@ -99,7 +98,7 @@ class Ledger(Area):
         """Look at the nodes' latest beats; let the book be written when there is reason to."""
         for node in self.term.nodes.values():
             if node.harvest_state:
-                self.watch.beat(node.id, _beat(node))
+                self.watch.beat(node.id, beat_of(node))
         claims_due = self._told and now >= self._due_at
         if self._ready and (claims_due or now - self._observed_at >= OBSERVED_S):
             self._wake.set()
@@ -257,11 +256,3 @@ class Ledger(Area):
 
 def _heard(message: jetstream.StoredMessage) -> Heard:
     return heard(message.seq, subjects.tail(message.subject, 1)[0], message.data)
-
-
-def _beat(node: NodeView) -> Beat:
-    """The node's latest beat, as the tasks' core holds it."""
-    sent_at = node.last_beat + (node.clock_ahead_s or 0.0)
-    harvesting = node.harvest_state == HarvestState.HARVESTING
-    gap_ms = round(1000 * node.silence_s())
-    return Beat(max(0, round(1000 * sent_at)), round(1000 * node.last_beat), node.boot, harvesting, gap_ms)

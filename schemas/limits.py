@@ -27,6 +27,7 @@ CLUSTER_MADE_MAX = 64  # nodes of a cluster that an operator makes, and the most
 
 # Times, in seconds.
 HEARTBEAT_S = 5.0  # between two beats of a node in a small fleet
+BEATS_STRETCHED = 6.0  # how much rarer a node beats at most, in the power mode critical
 BEATS_MISSED = 3  # silent beats after which a node is lost
 PROBE_S = 1.0  # how long a probe may take to answer
 WORK_ACK_WAIT_S = 60.0  # an un-acked WORK message is redelivered after this

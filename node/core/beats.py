@@ -58,7 +58,7 @@ class Beats:
 
 
 # How much rarer a device beats that spares its battery or is too hot: each beat wakes its radio.
-STRETCH = {PowerMode.POWER_SAVE: 3.0, PowerMode.CRITICAL: 6.0}
+STRETCH = {PowerMode.POWER_SAVE: 3.0, PowerMode.CRITICAL: limits.BEATS_STRETCHED}
 
 
 def stretched_s(interval_s: float, mode: PowerMode) -> float:

@@ -11,10 +11,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from coordinator.core.ledger.book import Book, Heard, heard
-from coordinator.core.ledger.watch import Beat, Watch
+from coordinator.core.ledger.watch import Beat, Watch, beat_of
+from coordinator.core.liveness import grace_s
+from coordinator.core.nodeview import NodeView
+from node.core.beats import JITTER, stretched_s
+from schemas import limits
+from schemas.advice import PowerMode
 from schemas.codec import encode
+from schemas.device import DeviceCapabilities
 from schemas.errors import BadInput
 from schemas.ledger import HOUR_MS, MICRO, RATE, Claim, Correction, Entry, opened
+from schemas.membership import NodeRecord, Offer
 from schemas.spans import Span, Spans
 
 T0 = 1_800_000_000_000
@@ -256,6 +263,32 @@ def seen_by(*beats: Beat) -> list[Span]:
 )
 def test_what_beats_show(beats: list[Beat], seen: list[Span]) -> None:
     assert seen_by(*beats) == seen
+
+
+def seen_s(gap_s: float, *, asleep: bool = False, lost_beat: bool = False) -> float:
+    """For how long a node is seen to harvest whose beats come, and are announced, `gap_s` apart; ten such gaps pass."""
+    watch = Watch()
+    node = NodeView(NodeRecord("n1", "", "s", 1, DeviceCapabilities(), Offer(), 0.0, 0.0), 0, limits.HEARTBEAT_S)
+    node.harvest_state, node.asleep = "harvesting", asleep
+    for number in range(11):
+        if lost_beat and number == 5:
+            continue
+        node.last_beat = T0 / 1000 + number * gap_s
+        node.next_due = node.last_beat + gap_s + grace_s(node, gap_s)
+        watch.beat("n1", beat_of(node))
+    return sum(end - start for start, end in watch.take().get("n1", ())) / 1000
+
+
+@pytest.mark.parametrize("mode", PowerMode)
+def test_a_device_is_seen_by_beats_as_rare_as_its_power_mode_makes_them(mode: PowerMode) -> None:
+    gap_s = stretched_s(limits.HEARTBEAT_S, mode) * (1 + JITTER)
+    assert seen_s(gap_s) == pytest.approx(10 * gap_s)
+
+
+def test_a_lost_beat_ends_nothing_of_which_a_node_is_not_lost_and_a_sleep_is_not_seen() -> None:
+    assert seen_s(limits.HEARTBEAT_S, lost_beat=True) == pytest.approx(10 * limits.HEARTBEAT_S)
+    assert seen_s(60.0) == 0
+    assert seen_s(60.0, asleep=True) == 0
 
 
 @given(

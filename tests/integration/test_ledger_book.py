@@ -65,7 +65,7 @@ class Desk:
             view = self.nodes[node] = NodeView(record, 0, 5.0)
         view.harvest_state, view.clock_ahead_s = "harvesting", 0.0
         for _ in range(0, seconds + 1, 5):
-            view.last_beat = self.now
+            view.last_beat, view.next_due = self.now, self.now + 5.5
             for area in self.areas:
                 area.tick(self.now)
             self.now += 5.0

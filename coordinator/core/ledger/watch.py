@@ -10,6 +10,9 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from coordinator.core.nodeview import NodeView
+from schemas import limits
+from schemas.harvest import HarvestState
 from schemas.spans import Span, Spans
 
 SKEW_MS = 2_000  # by which a node's clock may run otherwise than ours within a run; beyond that it has jumped
@@ -25,6 +28,18 @@ class Beat(Struct, frozen=True):
     boot: int
     harvesting: bool
     gap_ms: int
+
+
+def beat_of(node: NodeView) -> Beat:
+    """The node's latest beat, as the tasks' core holds it. What comes after it is in doubt when the node would be lost.
+
+    A device that saves power announces that its next beat comes late; longer than any power mode makes it is a sleep.
+    """
+    sent_at = node.last_beat + (node.clock_ahead_s or 0.0)
+    harvesting = node.harvest_state == HarvestState.HARVESTING and not node.asleep
+    gap_s = min(node.next_due - node.last_beat, (limits.BEATS_STRETCHED + 1) * node.interval_s)
+    gap_s += (limits.BEATS_MISSED - 1) * node.interval_s
+    return Beat(max(0, round(1000 * sent_at)), round(1000 * node.last_beat), node.boot, harvesting, round(1000 * gap_s))
 
 
 class Run(Struct):
