@@ -15,7 +15,7 @@ from schemas.errors import FogError, Refused, StoreRefused, Unreachable
 log = logging.getLogger("fog.client")
 
 TTL_S = 2.0
-MISS_S = 0.02  # a list as young as this is not asked for again for a name that it lacks
+MISS_S = 0.02  # a list as young as this is not asked for again for a name that it lacks and that may come later
 PATIENCE_S = 1.0  # a submit waits no longer than this for a coordinator: the task is kept without one as well
 NO_STREAM = 10059  # JetStream's code for a stream that does not exist
 NOBODY = (
@@ -30,6 +30,8 @@ class Functions:
         self._api, self._bus = api, bus
         self._rows: dict[str, FunctionRow] = {}
         self._at = float("-inf")
+        self._questions = 0  # sent so far; one at a time
+        self._heard = 0  # which of them gave the rows
         self._asking: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self.silent = False  # nobody answered the last time
@@ -38,14 +40,18 @@ class Functions:
         """How `name` is called; None when nobody could be asked, or nobody offers it and that is not `needed` now.
 
         Raises Refused (``unknown-function``), naming what is offered, and Unreachable on a broker where no coordinator ran.
+        Nobody is refused by an answer to what was asked before the call: a node may just have joined.
         """
+        before = self._questions
         age = self._loop.time() - self._at
         row = self._rows.get(name)
         if age > TTL_S and row is not None and not self.silent:
             self._ask()  # for the next call; what was true a moment ago is good enough for this one
         elif age > (TTL_S if row is not None or self.silent else MISS_S):
             await self.refresh()
-            row = self._rows.get(name)
+        while needed and name not in self._rows and not self.silent and self._heard <= before:
+            await self.refresh()
+        row = self._rows.get(name)
         if row is None and needed and not self.silent:
             raise _unknown(name, list(self._rows))
         return row.offer if row is not None else None
@@ -70,6 +76,7 @@ class Functions:
         return self._asking
 
     async def _update(self) -> None:
+        self._questions += 1
         try:
             reply = await self._api.functions(PATIENCE_S)
         except Unreachable:
@@ -82,6 +89,7 @@ class Functions:
             self.silent = True
         else:
             self._rows = {row.offer.name: row for row in reply.functions}
+            self._heard = self._questions
             self.silent = False
         self._at = self._loop.time()
 

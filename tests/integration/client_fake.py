@@ -56,7 +56,8 @@ FUNCTIONS: dict[str, tuple[FunctionOffer, Callable[..., Any]]] = {
 
 
 class FakeFleet:
-    """Use as an async context. `hold` keeps tasks from starting, `items` lists every item index that ran, by job."""
+    """Use as an async context. `hold` keeps tasks from starting; no node offers what is in `lacks`; `slow` keeps answers
+    about functions back, as they were when asked, until `answer_late`."""
 
     def __init__(self, bus: Bus, slots: int = 2, split_above: int = 0) -> None:
         self.bus, self.slots, self.split_above = bus, slots, split_above
@@ -67,6 +68,9 @@ class FakeFleet:
         self.cancelled: list[str] = []
         self.waiting: set[str] = set()
         self.asked = 0
+        self.lacks: set[str] = set()
+        self.slow = False
+        self._late: list[tuple[str, bytes]] = []
         self.item_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Any] = []
@@ -108,8 +112,17 @@ class FakeFleet:
 
     def _functions(self, _subject: str, reply: str, _data: bytes, _headers: bytes) -> None:
         self.asked += 1
-        rows = tuple(FunctionRow(found, 1, self.slots) for found, _ in FUNCTIONS.values())
-        self.bus.publish(reply, encode(FunctionsReply(rows)))
+        offered = [found for found, _ in FUNCTIONS.values() if found.name not in self.lacks]
+        self._late.append((reply, encode(FunctionsReply(tuple(FunctionRow(one, 1, self.slots) for one in offered)))))
+        if not self.slow:
+            self.answer_late()
+
+    def answer_late(self) -> None:
+        """Send the answers that were kept back, and keep none back any more."""
+        self.slow = False
+        for reply, data in self._late:
+            self.bus.publish(reply, data)
+        self._late.clear()
 
     def _cancel(self, _subject: str, reply: str, data: bytes, _headers: bytes) -> None:
         task = msgspec.json.decode(data)["task"]

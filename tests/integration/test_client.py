@@ -95,6 +95,34 @@ async def test_an_unknown_function_is_submitted_when_it_may_wait_for_a_node(targ
         assert fake.ran[0].wait_for_node
 
 
+async def test_a_function_is_called_as_soon_as_a_node_offers_it_though_it_was_unknown_a_moment_ago(
+    target: Target, tmp_path: Path
+) -> None:
+    async with fleets(target, tmp_path) as (fleet, fake):
+        fake.lacks = {"say"}
+        with pytest.raises(Refused):
+            await fleet.submit("say", "too early")
+        fake.lacks = set()
+        assert await fleet.submit("say", "now") == "now"
+
+
+async def test_nobody_is_refused_by_an_answer_to_what_was_asked_before_they_called(
+    target: Target, tmp_path: Path
+) -> None:
+    async with fleets(target, tmp_path) as (fleet, fake):
+        fake.slow, fake.lacks = True, {"say"}
+        early = asyncio.create_task(fleet.submit("say", "too early"))
+        await until(lambda: fake.asked == 1)
+        fake.lacks = set()
+        calls = [asyncio.create_task(fleet.submit("say", str(number))) for number in range(20)]
+        await asyncio.sleep(0)  # all of them wait for the answer that is on its way
+        fake.answer_late()
+        assert await asyncio.gather(*calls) == [str(number) for number in range(20)]
+        assert fake.asked == 2, "one more question for all of them"
+        with pytest.raises(Refused, match="say"):
+            await early
+
+
 async def test_options_say_what_the_task_needs(target: Target, tmp_path: Path) -> None:
     async with fleets(target, tmp_path) as (fleet, fake):
         await fleet.submit("echo", 1, priority="high", cores=2, memory_mb=128, labels={"room": "b2"}, retries=5)
