@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from node.core.app_actions import Drop, Fetch, Keep, Kept, Out, Point, Report, Start, Stop
 from schemas.rollout import AppReport, AppVersion, Assignment, DataOnly, Phase, ProcessCheck, Service, Told
 
+JUDGED = (Phase.STARTING, Phase.UNHEALTHY, Phase.FAILED)  # of a version that runs: it is healthy when its checks say so
 FETCH_AGAIN_S = (2.0, 300.0)  # after a download that failed: the first wait and the longest, doubled between
 
 
@@ -58,7 +59,8 @@ class App:
                 self._start(version, now, out)
         if kept.running:
             out.append(Point(kept.running))
-        if kept.wanted and kept.wanted != kept.running and kept.phase not in (Phase.FAILED, Phase.REMOVED):
+        under_way = kept.wanted != kept.running or kept.phase is Phase.STARTING
+        if kept.wanted and under_way and kept.phase not in (Phase.FAILED, Phase.REMOVED):
             self._begin(now, out)
         elif kept.phase is Phase.HEALTHY and kept.running and self._is_service(kept.running):
             kept.phase = Phase.STARTING
@@ -177,9 +179,10 @@ class App:
                 self._unwell(f"its check failed: {reason}", out)
             return out
         process.good_at = process.good_at or now
-        if name == self.kept.running and self.kept.phase is not Phase.HEALTHY:
+        # The version before is checked too, while the wanted one is on its way and after that was given up.
+        if name == self.kept.running == self.kept.wanted and self.kept.phase in JUDGED:
             long_enough = now - process.good_at >= process.version.health.min_healthy_s
-            if self.kept.phase is not Phase.FAILED and (long_enough or isinstance(process.version.run, DataOnly)):
+            if long_enough or isinstance(process.version.run, DataOnly):
                 self._healthy(name, out)
         return out
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from node.core.app import App
 from node.core.app_actions import Action, Drop, Fetch, Kept, Point, Start, Stop
 from schemas.rollout import AppVersion, Assignment, CommandCheck, DataOnly, Health, Phase, Service, Told
@@ -102,6 +104,44 @@ def test_a_new_version_ends_the_old_one_and_one_that_fails_brings_it_back_by_its
     assert story.phase is Phase.FAILED
     assert "exit code 1" in story.app.kept.reason
     assert story.app.kept.running == "v1"
+
+
+def test_that_the_old_version_is_well_says_nothing_of_the_one_that_is_on_its_way() -> None:
+    story = healthy(service("v1"))
+    story.app.allowed("battery 12 %", story.now)
+    story.told(service("v2"), before="v1")
+    assert story.pass_checks("v1") == []
+    assert story.phase is Phase.DEFERRED
+    assert done(story.app.allowed("", story.now)) == [(Fetch, "v2")]
+    assert story.pass_checks("v1") == []
+    assert story.phase is Phase.DOWNLOADING
+    assert story.fetched("v2") == [(Stop, "v1"), (Point, "v2"), (Start, "v2")]
+    story.pass_checks("v2", 9.0)
+    assert story.phase is Phase.STARTING
+
+
+def test_one_that_was_good_and_comes_too_late_after_a_boot_is_healthy_once_it_passes() -> None:
+    story = Story(healthy(service("v1")).app.kept)
+    story.app.boot(story.now)
+    assert story.wait(301.0) == []
+    assert story.phase is Phase.FAILED
+    story.pass_checks("v1")
+    assert story.phase is Phase.HEALTHY
+
+
+@pytest.mark.parametrize("version", [service("v1"), data("v1", Health(CommandCheck(("check",))))])
+def test_a_device_that_died_while_a_version_started_has_it_checked_and_its_deadline_anew(version: AppVersion) -> None:
+    story = Story()
+    story.told(version)
+    story.fetched("v1")
+    assert story.phase is Phase.STARTING
+    again = Story(story.app.kept)
+    again.app.boot(again.now)
+    again.wait(100.0)
+    assert "v1" in again.app.processes
+    assert again.phase is Phase.STARTING
+    again.wait(301.0)
+    assert again.phase is Phase.FAILED
 
 
 def test_told_to_return_to_what_runs_again_already_nothing_is_started_anew() -> None:
