@@ -41,6 +41,9 @@ log = logging.getLogger("fog.node.executor")
 ANSWER_S = (
     0.3  # for a runner to give back one that is to be stopped; what holds Python's lock for longer is stopped instead
 )
+SPAWN_AGAIN_S = (
+    1.0  # after a runner could not be started; whoever had its turn failed, what waits is not to fail all at once
+)
 CUT = "its runner ended with another task"
 NOTHING = Last(0, 0)
 
@@ -127,6 +130,7 @@ class Executor:
     def _cannot_spawn(self, lane: Lane, error: OSError) -> None:
         log.error("cannot start a runner", extra=fields(error=error))
         self._buried(self.desk.bury(lane, NOTHING), f"cannot start a runner: {error}")
+        self._loop.call_later(SPAWN_AGAIN_S, self._moved)
 
     def _message_for(self, attempt: Attempt) -> ToRunner:
         key, run, inputs = attempt.key, attempt.task.run, attempt.inputs

@@ -52,7 +52,11 @@ class Runner:
         self._stopping = False
         self._gone = False
         self._page = Page.new()
-        self._sock, self._process = self._spawn(modules)
+        try:
+            self._sock, self._process = self._spawn(modules)
+        except OSError:
+            self._page.close()
+            raise
         self.pid = self._process.pid
         self._modules = modules
         self._loop.add_reader(self._sock.fileno(), self._readable)
@@ -75,7 +79,11 @@ class Runner:
         safe = ["-P"] if sys.flags.safe_path else []
         argv = [sys.executable, *safe, "-m", "node.runners.child", f"{theirs.fileno()},{self._page.fd}", *modules]
         with theirs:
-            return ours, subprocess.Popen(argv, stdin=subprocess.DEVNULL, **more)
+            try:
+                return ours, subprocess.Popen(argv, stdin=subprocess.DEVNULL, **more)
+            except OSError:
+                ours.close()
+                raise
 
     def hello(self, error: str) -> None:
         """It has said hello: it is ready, or `error` says why it never will be, and it goes."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from node import executor as executor_module
 from node import intake
 from node import member as member_module
 from node.blobs import Blobs
@@ -256,3 +260,36 @@ def test_a_key_that_is_gone_is_told_by_the_name_of_its_file(tmp_path: Path) -> N
     (tmp_path / "node.key").unlink()
     with pytest.raises(FogError, match=r"node\.key"):
         identity.sign("n1", "s", "challenge")
+
+
+async def test_what_waits_is_not_forgotten_when_no_runner_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that had its turn is told as failed, unbegun; the next has its turn a little later, and nothing is left open."""
+    really, refusals, files = subprocess.Popen, iter(range(2)), 0
+
+    def refuse(*args: Any, **more: Any) -> Any:
+        nonlocal files
+        if next(refusals, None) is None:
+            return really(*args, **more)
+        files = len(os.listdir("/proc/self/fd"))
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(executor_module, "SPAWN_AGAIN_S", 0.02)
+    desk = Desk(Room(1, 1.0, 100))
+    sink = Ends(desk)
+    executor = Executor(desk, (), sink)
+    monkeypatch.setattr("node.runners.runner.subprocess.Popen", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("first", "second", "third"):
+        one = attempt(name)
+        desk.take(one)
+        desk.queue(one)
+    executor.pump()
+    await until(lambda: len(sink.ends) == 2)
+    assert len(os.listdir("/proc/self/fd")) == before < files
+    await until(lambda: not desk.held)
+    assert [how.partition(":")[0] for _, how in sink.ends] == [
+        "cannot start a runner",
+        "cannot start a runner",
+        "finished",
+    ]
+    await executor.pool.close()
