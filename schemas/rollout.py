@@ -36,7 +36,9 @@ class Service(Struct, frozen=True, tag="service", forbid_unknown_fields=True, om
     """A process that stays up. It runs in the version's folder; ``{dir}`` in `argv` and `env` is that folder.
 
     `stop_s`: from SIGTERM to SIGKILL. After an end it is started again, `restart_s` later, doubled up to `restart_max_s`,
-    and back to the first after it was up for ten times that.
+    and back to the first after it was up for ten times that. What it and its children use together: `memory_mb` ends it
+    (``Memory allocation exceeded``), `cpu_percent` (of the whole device, all its cores) slows it down; 100 is no limit, and
+    on Windows nothing is slowed down.
     """
 
     argv: Argv
@@ -240,7 +242,7 @@ class AppFigures(Struct, frozen=True, omit_defaults=True):
     checks: int = 0
     checks_failed: int = 0
     latency_ms: float = 0.0  # of the checks, a moving average
-    cpu_percent: float = 0.0
+    cpu_percent: float = 0.0  # of the whole device
     memory_mb: float = 0.0
 
 

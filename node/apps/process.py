@@ -10,6 +10,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from node.core.memory import MIB
+from node.core.usage import Look, all_used_s
+from node.enforce.enforcer import usable_cores
+from node.enforce.holding import CAN_HOLD
+from node.enforce.share import hold_to
+from node.enforce.trees import Trees
 from node.runners import tree
 from schemas.logs import fields
 from schemas.procs import how_it_ended, reaped, spawn
@@ -40,12 +46,25 @@ class Running:
         with output.open("ab") as log_file:
             self._process = spawn(words, env=env, stdout=log_file, stderr=subprocess.STDOUT, cwd=folder)
         self.pid = self._process.pid
-        self._seen: tuple[float, float] | None = None
-        self._task = asyncio.get_running_loop().create_task(self._watch())
+        self._cores, self._trees = usable_cores(os.cpu_count() or 1), Trees()
+        self._looked: dict[int, Look] = {}
+        self._looked_at = 0.0
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._watch())
+        self._holding = loop.create_task(self._hold()) if CAN_HOLD and run.cpu_percent < 100 else None
         log.info("an app started", extra=fields(app=app, version=version, pid=self.pid))
 
+    def _up(self) -> bool:
+        return self._process.poll() is None
+
+    async def _hold(self) -> None:
+        try:
+            await hold_to(self._run.cpu_percent / 100, self._cores, self.pid, self._up)
+        except Exception:
+            log.exception("an app is not held to its cpu_percent any more")
+
     async def _watch(self) -> None:
-        while self._process.poll() is None:  # noqa: ASYNC110 - the end of a process of another session is no event here
+        while self._up():  # noqa: ASYNC110 - the end of a process of another session is no event here
             await asyncio.sleep(LOOK_S)
         reaped(self.pid)
         tree.kill(self.pid)  # what it left behind in its session
@@ -55,7 +74,9 @@ class Running:
     async def stop(self) -> None:
         """TERM, then KILL after its `stop_s`; returns when nothing of it runs."""
         self._stopping = True
-        if self._process.poll() is None:
+        if self._holding is not None:
+            self._holding.cancel()
+        if self._up():
             tree.ask_to_stop(self.pid)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._run.stop_s):
@@ -63,34 +84,14 @@ class Running:
         tree.kill(self.pid)
         await self._task
 
-    def kill(self) -> None:
-        """At once, and without waiting: the daemon ends."""
-        self._stopping = True
-        tree.kill(self.pid)
-        self._task.cancel()
-
     def measure(self, now: float) -> tuple[float, float]:
-        """``(percent of one core since the last look, MiB)`` of its whole tree. One that takes too much memory is ended."""
-        seconds, rss = _usage(self.pid)
-        before, self._seen = self._seen, (now, seconds)
-        percent = 0.0 if before is None or now <= before[0] else 100 * (seconds - before[1]) / (now - before[0])
-        mib = rss / (1 << 20)
-        if self._run.memory_mb and mib > self._run.memory_mb and self._process.poll() is None:
+        """``(percent of the device since the last look, MiB)`` of its whole tree. One that takes too much memory is ended."""
+        before, before_at = self._looked, self._looked_at
+        self._looked, self._looked_at = self._trees.look((self.pid,)), now
+        percent = 100 * all_used_s(before, self._looked) / (now - before_at) / self._cores if now > before_at else 0.0
+        mib = sum(sample.rss for look in self._looked.values() for sample in look.values()) / MIB
+        if self._run.memory_mb and mib > self._run.memory_mb and self._up():
             self._why = f"{TOO_MUCH}: {mib:.0f} MiB, {self._run.memory_mb} MiB are its limit"
             log.warning(TOO_MUCH, extra=fields(app=self._app, version=self._version, mib=round(mib)))
             tree.kill(self.pid)
         return max(0.0, percent), mib
-
-
-def _usage(pid: int) -> tuple[float, int]:
-    """CPU seconds and bytes of memory of a process and all below it."""
-    import psutil
-
-    seconds, rss = 0.0, 0
-    for one in (pid, *(child for child, _ in tree.below(pid))):
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(one)
-            times = process.cpu_times()
-            seconds += times.user + times.system
-            rss += process.memory_info().rss
-    return seconds, rss
