@@ -107,7 +107,6 @@ class Profile(Struct, frozen=True, omit_defaults=True):
     critical_c: float | None = None
     thermal_state: ThermalState | None = None
     memory_free_mb: Count | None = None
-    memory_total_mb: Count | None = None
     network_type: NetworkType | None = None
     network_quality: NetworkQuality | None = None
     latency_ms: float | None = None
@@ -118,13 +117,12 @@ class Profile(Struct, frozen=True, omit_defaults=True):
 
 class Carried(Struct, frozen=True, omit_defaults=True):
     """What the next advice needs of this one, so that nothing flaps: the readings as they counted, and when the power mode
-    began and it and the thermal state were last asked for by a reading (on the clock of `advise`)."""
+    and the thermal state were last asked for by a reading (on the clock of `advise`)."""
 
     battery_percent: float | None = None
     temperature_c: float | None = None
     sensor: SensorKind | None = None
     latency_ms: float | None = None
-    mode_since: float = 0.0
     mode_asked_at: float = 0.0
     heat_asked_at: float = 0.0
 

@@ -55,6 +55,10 @@ class ThermalState(StrEnum):
     CRITICAL = "critical"
 
 
+# Too hot for anything new: tasks (SPEC 2.4), versions of an app (7.2), a yes in a vote.
+HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
+
+
 class SensorKind(StrEnum):
     """Which thresholds a temperature is judged by: a CPU package runs hotter than a skin or a battery."""
 

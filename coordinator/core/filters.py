@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, Struct
 
 from coordinator.core import tune
-from coordinator.core.nodeview import CRITICAL, HOT, NodeView, metered
-from schemas.device import ThermalState
+from coordinator.core.nodeview import CRITICAL, NodeView, metered
+from schemas.device import HOT, ThermalState
 from schemas.harvest import IN_WORDS, HarvestState
 from schemas.membership import NodeState
 

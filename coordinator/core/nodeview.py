@@ -10,7 +10,7 @@ from msgspec import UNSET, structs
 from coordinator.core import tune
 from schemas import limits
 from schemas.advice import Limits, PowerMode
-from schemas.device import DeviceState, NetworkQuality, NetworkType, ThermalState
+from schemas.device import HOT, DeviceState, NetworkQuality, NetworkType, ThermalState
 from schemas.enforced import Enforced
 from schemas.membership import NodeRecord, NodeState
 
@@ -22,7 +22,6 @@ LONG_MIN = tune.BATTERY_LONG_MIN
 CRITICAL = PowerMode.CRITICAL.value
 STATE_FIELDS = DeviceState.__struct_fields__
 NO_CHANGE = DeviceState()
-HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
 BANDWIDTH = {
     NetworkQuality.EXCELLENT: 1.0,
     NetworkQuality.GOOD: 0.8,

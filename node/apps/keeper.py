@@ -26,7 +26,7 @@ from node.core.app_actions import Action, Drop, Fetch, Keep, Kept, Point, Report
 from schemas import jetstream, limits, streams, subjects
 from schemas.advice import Advice
 from schemas.codec import Decoder, encode
-from schemas.device import ThermalState
+from schemas.device import HOT
 from schemas.errors import BadInput, FogError
 from schemas.logs import fields
 from schemas.names import check_id
@@ -37,7 +37,6 @@ log = logging.getLogger("fog.node.apps")
 APPS_ENV = "FOG_APPS"  # tells functions where the apps' folder is, see `node.app_path`
 TICK_S = 0.25
 MEASURE_S = 2.0  # between two looks at what a running version takes
-HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
 APPS_MAX = 100  # on one device
 NOT_ALLOWED = "its owner does not allow services or checks by a command here: `fog node --allow app`"
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 
 from schemas.decision import Vote
-from schemas.device import DeviceState, ThermalState
+from schemas.device import HOT, DeviceState
 
 KEPT = 500  # votes that are remembered
 BATTERY_MIN = 20.0
-HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
 
 
 class VotePolicy(StrEnum):

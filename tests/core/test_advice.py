@@ -463,7 +463,7 @@ def no_more_permissive(worse: Advice, better: Advice) -> None:
     assert worse.performance_percent <= better.performance_percent
     assert ORDER.index(worse.transport) >= ORDER.index(better.transport)
     assert USES.index(worse.network_use) >= USES.index(better.network_use)
-    assert (worse.transfer_kb, worse.chunk_size) <= (better.transfer_kb, better.chunk_size)
+    assert worse.transfer_kb <= better.transfer_kb
     assert worse.chunk_size <= better.chunk_size
     assert worse.limits.cpu_percent <= better.limits.cpu_percent
     assert worse.limits.memory_mb <= better.limits.memory_mb

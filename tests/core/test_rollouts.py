@@ -9,7 +9,7 @@ from coordinator.core.rollouts import events
 from coordinator.core.rollouts.fit import judge
 from coordinator.core.rollouts.garbage import HISTORY_KEPT, old
 from coordinator.core.rollouts.phases import ENDS_AS, TABLE, Trigger
-from schemas.device import DeviceType, NetworkQuality, ThermalState
+from schemas.device import DeviceType, NetworkQuality, NetworkType, ThermalState
 from schemas.rollout import AppNeeds, AppVersion, CommandCheck, Health, Service
 from schemas.rollout_state import ENDED, RolloutPhase, Stage
 from tests.core.rollout_world import Player, World, facts_of, play, version_of
@@ -290,6 +290,7 @@ def test_what_a_device_is_rejects_it(needs: dict[str, object], how: dict[str, ob
         ({"battery_percent": None, "mains": False, "is_charging": None}, "its battery level is unknown"),
         ({"thermal_state": ThermalState.HOT}, "it is hot"),
         ({"network_metered": True}, "its network is metered"),
+        ({"network_metered": None, "network_type": NetworkType.CELLULAR}, "its network is metered"),
         ({"network_quality": NetworkQuality.OFFLINE}, "its network is offline, poor is needed"),
         ({"network_latency_ms": 251.0}, "its latency is 251 ms, 250 are the most"),
         ({"network_latency_ms": None}, "its latency was not measured yet"),

@@ -1,6 +1,7 @@
 """Which device may take a version: yes, *deferred* (how it is now stands against it), or *rejected* (what it is does).
 
-Unknown is never yes: what is unknown about what a device *is* rejects it, about how it *is now* defers it. But for goodput,
+Unknown is never yes: what is unknown about what a device *is* rejects it, about how it *is now* defers it. But for three:
+heat, since many machines have no sensor; whether a network is metered, which few can tell, unless it is cellular; and goodput,
 which shows in transfers alone: a device that has made none lately may begin one.
 """
 
@@ -10,11 +11,11 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from schemas.device import DeviceCapabilities, DeviceState, NetworkQuality, ThermalState
+from coordinator.core.nodeview import metered
+from schemas.device import HOT, DeviceCapabilities, DeviceState, NetworkQuality, ThermalState
 from schemas.rollout import AppNeeds, AppVersion, Targets
 
 NO_SERVICES = "its owner does not allow services or checks by a command there: `fog node --allow app`"
-HOT = (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL)
 RANK = {quality: rank for rank, quality in enumerate(reversed(NetworkQuality))}  # offline 0 … excellent 4
 
 
@@ -101,7 +102,7 @@ def _passing(needs: AppNeeds, facts: Facts) -> Iterator[str]:
     now = facts.device
     if isinstance(now.thermal_state, ThermalState) and now.thermal_state in HOT:
         yield f"it is {now.thermal_state.value}"
-    if now.network_metered is True and not needs.metered:
+    if metered(now) and not needs.metered:
         yield "its network is metered"
     if needs.storage_mb:
         free = now.storage_free_mb

@@ -13,7 +13,7 @@ from node.core.advice.readings import DWELL_S, Seen, see
 from node.core.advice.thermal import PERFORMANCE, ladder_of, reason
 from node.core.heat import SEVERITY as HEATS
 from schemas.advice import Advice, Carried, NetworkUse, PowerMode, Profile, QosPolicy, TransportPreference
-from schemas.device import ThermalState
+from schemas.device import HOT, ThermalState
 
 T = TypeVar("T")
 LOW_RAM_MB = 2048
@@ -54,7 +54,6 @@ def advise(profile: Profile, policy: QosPolicy, previous: Advice | None, now: fl
             seen.temperature_c,
             profile.sensor,
             seen.latency_ms,
-            before.mode_since if previous and previous.power_mode is mode else now,
             mode_asked_at,
             heat_asked_at,
         ),
@@ -84,7 +83,7 @@ def _active(
         "battery_critical": seen.battery is not None and seen.battery <= CRITICAL_BATTERY,
         "battery_save": seen.battery is not None and seen.battery <= seen.low and not seen.charging,
         "power_save": mode is PowerMode.POWER_SAVE,
-        "thermal_throttle": heat in (ThermalState.HOT, ThermalState.THROTTLED, ThermalState.CRITICAL),
+        "thermal_throttle": heat in HOT,
         "low_ram": free_mb is None or free_mb <= LOW_RAM_MB,
         "bitchat_only": way is TransportPreference.BITCHAT_ONLY,
         "bitchat_first": way is TransportPreference.BITCHAT_PREFERRED,

@@ -26,7 +26,6 @@ def profile_of(capabilities: DeviceCapabilities, state: DeviceState, offer: Offe
         critical_c=known(state.temperature_critical_c),
         thermal_state=known(state.thermal_state),
         memory_free_mb=None if free_mb is None else free_mb + held_mb,
-        memory_total_mb=capabilities.ram_total_mb,
         network_type=known(state.network_type),
         network_quality=known(state.network_quality),
         latency_ms=known(state.network_latency_ms),
