@@ -203,7 +203,9 @@ class Device:
 
     def _presence(self, now: float) -> Look:
         """`screen_on` and `user_idle_s`: whether somebody is at this device."""
-        on: Reading[bool] = self._keep("screen", now, self._power_age_s, lambda: screen(self._tree))
+        on: Reading[bool] = self._keep(
+            "screen", now, self._power_age_s, lambda: screen(self._tree, has_one=self._android)
+        )
         if self._desktop is None:
             return {"screen_on": on, "user_idle_s": unknown("nothing on Android tells")}
         if on.value is None and (by_desktop := self._desktop.screen(now)).value is not None:

@@ -80,7 +80,11 @@ class Desktop:
         if (idle := _count(saver.value)) is not None:
             return known(self._saver_unit.seconds(idle, now), str(_SAVER_IDLE))
         logind = self._by_logind(now)
-        return logind if logind.value is not None else unknown(f"{mutter.reason}; {saver.reason}; {logind.reason}")
+        return (
+            logind
+            if logind.value is not None
+            else unknown("; ".join(dict.fromkeys((mutter.reason, saver.reason, logind.reason))))
+        )
 
     def _by_logind(self, now: float) -> Reading[float]:
         sessions = self._system.read(

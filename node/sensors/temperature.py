@@ -81,7 +81,8 @@ def temperature(tree: Tree, known_sensors: Sensors, firmware: Reading[str] = NOT
         if worst is None or rank > worst[0]:
             worst = rank, sensor, read.value, state
     if worst is None:
-        return dict.fromkeys(FIELDS, unknown(_reason(reasons, known_sensors.others)))
+        why: Reading[ThermalState] = unknown(_reason(reasons, known_sensors.others))
+        return {**dict.fromkeys(FIELDS, why), "thermal_state": _throttling(tree, why, firmware)}
     _, sensor, celsius, state = worst
     return {
         "temperature_c": known(round(celsius, 1), sensor.source),
@@ -109,7 +110,7 @@ def _throttling(tree: Tree, state: Reading[ThermalState], firmware: Reading[str]
     except ValueError:
         return state
     by_heat = bits & 0x8 or (bits & 0x4 and not bits & 0x1)  # with under-voltage, bit 2 says nothing about heat
-    if by_heat and state.value is not None and worse(state.value, ThermalState.THROTTLED) is not state.value:
+    if by_heat and (state.value is None or worse(state.value, ThermalState.THROTTLED) is not state.value):
         return known(ThermalState.THROTTLED, f"{told.source} ({bits:#x})")
     return state
 

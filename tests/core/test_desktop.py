@@ -240,20 +240,27 @@ NONE = {"status": "disconnected", "dpms": "Off", "enabled": "disabled"}
         ({"card0-eDP-1": OFF, "card0-HDMI-A-1": ON}, True),
         ({"card0-eDP-1": {**ON, "enabled": "disabled"}}, False),
         ({"card0-HDMI-A-1": NONE}, False),
+        ({"card0-HDMI-A-1": {"status": "connected"}}, None),
+        ({"card0-HDMI-A-1": {"status": "connected"}, "card0-eDP-1": OFF}, None),
+        ({"card0-HDMI-A-1": {"status": "connected"}, "card0-eDP-1": ON}, True),
+        ({"card0-VGA-1": {**ON, "status": "unknown"}}, None),
+        ({"card0-VGA-1": {**OFF, "status": "unknown"}}, False),
+        ({"card0": {"dev": "226:0"}}, None),
     ],
 )
 def test_a_screen_is_on_when_any_connector_shows_something(
-    tmp_path: Path, connectors: dict[str, dict[str, str]], on: bool
+    tmp_path: Path, connectors: dict[str, dict[str, str]], on: bool | None
 ) -> None:
     plant(tmp_path, {f"sys/class/drm/{c}/{k}": v for c, files in connectors.items() for k, v in files.items()})
     found = screen(Tree(tmp_path))
-    assert (found.value, bool(found.source)) == (on, True)
+    assert (found.value, bool(found.source), bool(found.reason)) == (on, on is not None, on is None)
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "on"), [("bl_power", "0", True), ("bl_power", "4", False), ("brightness", "0", False)]
+    ("file", "text", "on"),
+    [("bl_power", "0", True), ("bl_power", "4", False), ("brightness", "0", False), ("bl_power", "nonsense", None)],
 )
-def test_without_connectors_the_backlight_tells(tmp_path: Path, file: str, text: str, on: bool) -> None:
+def test_without_connectors_the_backlight_tells(tmp_path: Path, file: str, text: str, on: bool | None) -> None:
     plant(tmp_path, {f"sys/class/backlight/panel/{file}": text})
     assert screen(Tree(tmp_path)).value is on
 
@@ -262,6 +269,7 @@ def test_a_machine_without_a_screen_has_none_that_is_on_and_a_closed_sysfs_is_un
     assert screen(Tree(tmp_path)).value is None
     plant(tmp_path, {"sys/class/net/eth0/type": "1"})
     assert screen(Tree(tmp_path)) == known(False, "/sys/class/drm (no screen)")
+    assert screen(Tree(tmp_path), has_one=True).value is None, "a phone has one, whatever it shows"
 
 
 # Put together.
@@ -310,6 +318,9 @@ def test_a_pi_without_the_file_is_asked_by_its_own_program(tmp_path: Path) -> No
         return device.state(time.monotonic()).thermal_state is ThermalState.THROTTLED
 
     until(throttled, 10.0, "its firmware says that it throttles")
+    (root / "sys/class/thermal/thermal_zone0/temp").unlink()
+    until(lambda: device.state(time.monotonic()).temperature_c is None, 10.0, "its sensor is gone")
+    assert throttled(), "it needs no temperature for that"
     device.close()
 
 
