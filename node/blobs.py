@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from node.core.endings import Done
-from node.core.link import Goodput
+from node.core.link import ENOUGH_BYTES, Goodput
 from node.runners.frames import PAYLOAD_MAX, Finished
 from schemas import limits
 from schemas.errors import BadInput
@@ -61,7 +61,7 @@ class Blobs:
 
     async def _measured(self, blob: Blob) -> bytes:
         goodput = self._goodput()
-        if goodput is None:
+        if goodput is None or blob.size < ENOUGH_BYTES:
             return await self._objects.get(blob.ref)
         size = 0
         goodput.begin(time.time())

@@ -24,7 +24,7 @@ _FROM_MBPS = ((20.0, Q.EXCELLENT), (5.0, Q.GOOD), (1.0, Q.FAIR))
 _ORDER = tuple(Q)
 TRIPS = 5  # of which the median counts: one slow answer is no slow link
 FRESH_S = 600.0
-ENOUGH_BYTES = 256 * 1024  # of transfers, before their goodput says anything: less is mostly round trips
+ENOUGH_BYTES = 256 * 1024  # of a transfer, before its goodput says anything: less is mostly round trips, in any number
 NEW_WEIGHT = 0.3  # of the latest goodput in the average
 
 
@@ -55,35 +55,33 @@ class Trips:
 
 
 class Goodput:
-    """What transfers over the link reach together, in Mbps: the bytes of those that overlap, over the time that they took."""
+    """What large transfers over the link reach together, in Mbps: the bytes of those that overlap, over the time they took.
+    Small ones are not to be told here."""
 
     def __init__(self) -> None:
         self._active = 0
         self._since = 0.0
         self._bytes = 0
-        self._busy_s = 0.0
         self._mbps: float | None = None
         self._at = float("-inf")
 
     def begin(self, now: float) -> None:
         """A transfer began."""
         if not self._active:
-            self._since = now
+            self._since, self._bytes = now, 0
         self._active += 1
 
     def end(self, size: int, now: float) -> None:
         """A transfer is over, after so many bytes (0: it failed)."""
         self._active -= 1
         self._bytes += size
-        if self._active:
+        took_s = now - self._since  # by a clock that may be set back meanwhile
+        if self._active or self._bytes < ENOUGH_BYTES or took_s <= 0:
             return
-        self._busy_s += max(0.0, now - self._since)
-        if self._bytes >= ENOUGH_BYTES:
-            latest = self._bytes * 8 / 1e6 / max(self._busy_s, 1e-6)
-            before = None if now - self._at >= FRESH_S else self._mbps
-            self._mbps = latest if before is None else before + NEW_WEIGHT * (latest - before)
-            self._at = now
-            self._bytes, self._busy_s = 0, 0.0
+        latest = self._bytes * 8 / 1e6 / took_s
+        before = None if now - self._at >= FRESH_S else self._mbps
+        self._mbps = latest if before is None else before + NEW_WEIGHT * (latest - before)
+        self._at = now
 
     def mbps(self, now: float) -> float | None:
         """The goodput of late; None when nothing large was transferred."""

@@ -381,6 +381,14 @@ def test_goodput_counts_what_overlaps_once_and_ages() -> None:
     meter.end(1_000_000, 2.0)
     assert meter.mbps(2.0) == 8.0
     meter.begin(10.0)
-    meter.end(1000, 10.1)
-    assert meter.mbps(11.0) == 8.0, f"less than {ENOUGH_BYTES} bytes say little"
-    assert meter.mbps(2.0 + FRESH_S) is None
+    meter.end(1000, 20.0)
+    assert meter.mbps(20.0) == 8.0, f"less than {ENOUGH_BYTES} bytes say little"
+    meter.begin(30.0)
+    meter.end(0, 90.0)
+    meter.begin(100.0)
+    meter.end(1_000_000, 101.0)
+    assert meter.mbps(101.0) == 8.0, "the time of what failed before is not its"
+    meter.begin(110.0)
+    meter.end(1_000_000, 109.0)
+    assert meter.mbps(110.0) == 8.0, "its clock was set back"
+    assert meter.mbps(101.0 + FRESH_S) is None

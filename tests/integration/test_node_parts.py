@@ -22,6 +22,7 @@ from node.core.attempts import Attempt, Place, attempt_of
 from node.core.desk import Desk
 from node.core.endings import Done
 from node.core.lanes import Room
+from node.core.link import ENOUGH_BYTES, Goodput
 from node.executor import Executor
 from node.identity import Identity
 from node.intake import Intake
@@ -202,6 +203,19 @@ async def test_inputs_beyond_all_bounds_are_refused_before_they_are_fetched() ->
     objects: Any = None
     with pytest.raises(BadInput, match="more than a node takes"):
         await Blobs(objects).fetch((Blob(PAYLOAD_MAX, None, "sha256-x"), Blob(1, None, "sha256-y")))
+
+
+@pytest.mark.parametrize(("size", "told"), [(ENOUGH_BYTES - 1, False), (ENOUGH_BYTES, True)])
+async def test_only_large_inputs_tell_of_the_link_since_small_ones_measure_round_trips(size: int, told: bool) -> None:
+    class Store:
+        async def get(self, ref: str) -> bytes:
+            return bytes(size)
+
+    goodput = Goodput()
+    blobs: Any = Blobs(Store(), lambda: goodput)  # type: ignore[arg-type]
+    many = 8 * (Blob(size, None, "sha256-x"),)
+    assert sum(map(len, await blobs.fetch(many))) == 8 * size
+    assert (goodput.mbps(time.time()) is not None) is told
 
 
 async def test_a_look_at_the_device_that_fails_is_not_the_end_of_the_daemon() -> None:
