@@ -19,7 +19,7 @@ from schemas import subjects
 from schemas.advice import policy_of
 from schemas.api import NodeRequest
 from schemas.codec import Decoder, encode
-from schemas.errors import BadInput, FogError, NoResponders
+from schemas.errors import BadInput, FogError, NoResponders, Unreachable
 from schemas.event import NodePolicy
 from schemas.kv import Kv
 from schemas.logs import fields
@@ -68,15 +68,22 @@ class PoliciesArea(Area):
                 self.term.bad.add("policy", f"{POLICIES}/{node}", str(error))
                 continue
             self._policies[check_id("node", node)] = policy
-            self._deliveries.want(node)
+            self._want(node)
 
     def changed(self, nodes: Collection[str], now: float) -> None:
         """A node that came again is told its policy again."""
         for node in nodes:
-            view = self.term.nodes.get(node)
-            if view is not None:
-                self._deliveries.seen(node, view.boot, away=view.is_lost())
+            self._look(node)
         self._deliver(now)
+
+    def _want(self, node: str) -> None:
+        self._deliveries.want(node)
+        self._look(node)
+
+    def _look(self, node: str) -> None:
+        view = self.term.nodes.get(node)
+        if view is not None:
+            self._deliveries.seen(node, view.boot, away=view.is_lost())
 
     def tick(self, now: float) -> None:
         """Try those again that did not answer."""
@@ -125,7 +132,7 @@ class PoliciesArea(Area):
             if policy or request.node in self._policies:
                 revision = await self._kv.put(request.node, encode(policy))
                 self._policies[request.node] = policy
-                self._deliveries.want(request.node)
+                self._want(request.node)
                 key = f"{request.node}.policy.{revision}"
                 self.term.events.emit(
                     "node.policy-set", request.node, key, NodePolicy(request.node, policy), self.term.clock()
@@ -138,8 +145,11 @@ class PoliciesArea(Area):
             return PolicyReply(node, in_force=True)
         try:
             answer = await self._tell(node)
-        except FogError:
+        except Unreachable:
             return PolicyReply(node, policy)
+        except FogError as error:
+            hint = "the policy is kept, and the node is told again until it takes it"
+            raise Refusal("not-here", error.message, hint, "node") from None
         return PolicyReply(node, policy, True, answer.advice)
 
     async def _show(self, request: NodeRequest) -> Struct:

@@ -67,10 +67,11 @@ class Adviser:
         return self.state
 
     def set_policy(self, pairs: dict[str, str]) -> None:
-        """An operator's policy, from now on. BadInput names a wrong field, and nothing is changed."""
-        self._policy = policy_of(pairs)
-        self.policy = dict(pairs)
-        self._kept.write(self.policy)
+        """An operator's policy, from now on. BadInput names a wrong field, OSError tells that it cannot be kept; nothing is
+        changed then."""
+        policy = policy_of(pairs)
+        self._kept.write(pairs)
+        self._policy, self.policy = policy, dict(pairs)
         log.info("policy set", extra=fields(policy=" ".join(f"{k}={v}" for k, v in pairs.items()) or "none"))
         self.advice = self._work_out(None)  # what an operator says has no dwell
         self._tell()

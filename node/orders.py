@@ -172,7 +172,10 @@ class Orders:
 
     def _policy(self, command: NodeCommand) -> NodeAnswer:
         """An operator's policy, in force from now on and kept; the answer tells the advice that follows."""
-        self._adviser.set_policy(command.policy)
+        try:
+            self._adviser.set_policy(command.policy)
+        except OSError as error:
+            return self._answer(ok=False, error=f"the policy cannot be kept: {error.strerror or error}")
         return replace(self._answer(), advice=self._adviser.advice)
 
     def close_to(self, why: str) -> None:

@@ -19,25 +19,22 @@ class Delivery(Struct):
 
 
 class Deliveries:
-    """All nodes for which something is kept."""
+    """All nodes for which something is kept; of others it remembers nothing."""
 
     def __init__(self) -> None:
         self._of: dict[str, Delivery] = {}
-        self._boots: dict[str, tuple[int, bool]] = {}
 
     def want(self, node: str) -> None:
-        """What is kept for the node has changed."""
+        """What is kept for the node has changed. Of a new one, `seen` has to tell next whether it is there."""
         found = self._of.get(node)
         if found is None:
-            boot, away = self._boots.get(node, (0, True))
-            self._of[node] = Delivery(boot=boot, away=away)
+            self._of[node] = Delivery()
         else:
             found.version += 1
             found.not_before, found.wait_s = 0.0, AGAIN_S[0]
 
     def seen(self, node: str, boot: int, *, away: bool) -> None:
         """The node is at that boot, and there, or `away`."""
-        self._boots[node] = (boot, away)
         found = self._of.get(node)
         if found is None:
             return

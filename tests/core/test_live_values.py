@@ -162,6 +162,8 @@ def test_a_change_is_brought_once_and_again_to_a_node_that_came_anew() -> None:
     assert d.due(0.0, 9) == []
     assert d.delivered("n1"), "nothing is kept for it"
     d.want("n1")
+    assert d.due(0.0, 9) == [], "nobody has said that it is there"
+    d.seen("n1", 1, away=False)
     assert (d.due(0.0, 9), d.delivered("n1")) == (["n1"], False)
     d.done("n1", d.begin("n1", 0.0), 1)
     assert (d.due(0.0, 9), d.delivered("n1")) == ([], True)
@@ -171,8 +173,8 @@ def test_a_change_is_brought_once_and_again_to_a_node_that_came_anew() -> None:
 
 def test_who_does_not_answer_is_told_again_ever_more_rarely() -> None:
     d = Deliveries()
-    d.seen("n1", 1, away=False)
     d.want("n1")
+    d.seen("n1", 1, away=False)
     now, waits = 0.0, []
     for _ in range(8):
         d.begin("n1", now)

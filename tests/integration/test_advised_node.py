@@ -171,5 +171,19 @@ async def test_an_operators_policy_holds_at_once_and_over_every_restart(fleet: S
     assert [e["data"]["policy"] for e in fleet.seen("node.policy-set")][-1] == {"max_memory_mb": "512"}
 
 
+async def test_a_policy_that_its_node_cannot_keep_is_said_to_be_refused_and_brought_once_it_can(
+    fleet: Stack, phone: Phone
+) -> None:
+    await fleet.node("phone", "--sysroot", str(phone))
+    in_its_place = fleet.folder / "nodes" / "phone" / "policy.json"
+    in_its_place.mkdir()
+    with pytest.raises(Refused, match="phone refused: the policy cannot be kept"):
+        await set_policy(fleet, max_cpu_percent=30)
+    assert (await advice(fleet)).limits.cpu_percent == 50, "not in force, for it would not survive a restart"
+    in_its_place.rmdir()
+    await eventually(lambda: now_in_force(fleet), 10.0, "it is told again")
+    assert (await advice(fleet)).limits.cpu_percent == 30
+
+
 async def now_in_force(fleet: Stack) -> bool:
     return (await fleet.api.call("policy", "show", NodeRequest("phone"), PolicyReply)).in_force
