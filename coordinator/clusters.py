@@ -51,7 +51,7 @@ class ClustersArea(Area):
 
     def __init__(self, term: Term) -> None:
         super().__init__(term)
-        self.state = Clusters(term.number)
+        self.state = Clusters(term.number, int(term.clock() * 1e6))
         self._kv = Kv(term.bus, term.store, streams.CLUSTERS)
         self._kept = Kv(term.bus, term.store, streams.AVAILABILITY)
         self._patterns = Patterns(term.clock())
@@ -139,13 +139,15 @@ class ClustersArea(Area):
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        """What could not be written leaves the machine waiting for it: the area begins anew from what is kept."""
         self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if isinstance(error, Conflict):  # another coordinator acts, and writes
-            log.info("a cluster is no longer ours to write", extra=fields(error=error.message))
-        else:
-            log.error("the clusters' area failed at something", exc_info=error)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, FogError):
+            log.warning("a cluster is not written; all are read anew", extra=fields(error=error.message))
+        elif error is not None:
+            log.error("the clusters' area failed at something; all are read anew", exc_info=error)
+        if isinstance(error, Exception):
+            self.fault = error
 
     # Keeping.
 

@@ -20,6 +20,7 @@ from schemas.errors import BadInput, Conflict, FogError
 from schemas.event import DecisionEvent
 from schemas.kv import Kv
 from schemas.logs import fields
+from schemas.membership import NodeAnswer
 
 log = logging.getLogger("fog.clusters")
 
@@ -30,6 +31,7 @@ RECENT = 1_000  # outcomes that are kept in memory
 
 _proposal: Decoder[Proposal] = Decoder(Proposal)
 _decision: Decoder[Decision] = Decoder(Decision)
+_answer: Decoder[NodeAnswer] = Decoder(NodeAnswer)
 
 
 class Decider:
@@ -87,9 +89,12 @@ class Decider:
     async def _ask(self, proposal: Proposal, leader: str, cluster_term: int) -> None:
         poll = Poll(self._term.number, cluster_term, proposal)
         try:
-            await self._term.bus.request(subjects.command(leader, "lead"), encode(poll), ASK_S)
-        except FogError as error:
-            log.info("a leader does not answer", extra=fields(leader=leader, error=error.message))
+            answer = _answer(await self._term.bus.request(subjects.command(leader, "lead"), encode(poll), ASK_S))
+            error = answer.error
+        except FogError as failed:
+            error = failed.message
+        if error:  # it is not there, or has not heard yet that it leads
+            log.info("a leader does not lead a proposal", extra=fields(leader=leader, error=error))
             await asyncio.sleep(ASK_S / 4)
             self._deciding.asked.pop(proposal.id, None)  # the next look asks again
 
@@ -144,12 +149,16 @@ class Decider:
             await self._kv.create(proposal.id, encode(proposal))
         except Conflict:
             return await self._find(ask.proposal) or proposal
+        self._open(proposal)
+        return proposal
+
+    def _open(self, proposal: Proposal) -> None:
+        """It is kept: say so, and give it to its leader."""
         self._proposals[proposal.id] = self._deciding.open[proposal.id] = proposal
         data = DecisionEvent(proposal.cluster, proposal.id, proposal.text)
         key = f"{proposal.id}.proposed"
         self._term.events.emit("cluster.proposed", proposal.cluster, key, data, proposal.proposed_at)
         self.look()
-        return proposal
 
     async def _find(self, name: str) -> Proposal | None:
         found = self._proposals.get(name)
@@ -161,14 +170,22 @@ class Decider:
         proposal = await self._find(ask.proposal)
         if proposal is None:
             raise Refusal("unknown-proposal", f"there is no proposal {ask.proposal}", "", "proposal")
-        if ask.wait_s and ask.proposal in self._deciding.open:
+        outcome = None
+        if ask.proposal not in self._deciding.open:
+            outcome = await self._recorded(ask.proposal)
+            if outcome is None:  # it is kept, but who kept it did not hear so
+                self._open(proposal)
+        if outcome is None and ask.wait_s:
             loop = asyncio.get_running_loop()
             waiting = self._waiting.setdefault(ask.proposal, loop.create_future())
             await asyncio.wait((waiting,), timeout=ask.wait_s)
-        outcome = self._outcomes.get(ask.proposal)
-        if outcome is None and (entry := await self._kv.get(ask.proposal + OUTCOME)) is not None:
-            outcome = _decision(entry.value)
+            outcome = self._outcomes.get(ask.proposal)
         return DecisionReply(proposal, outcome)
+
+    async def _recorded(self, proposal: str) -> Decision | None:
+        if proposal not in self._outcomes and (entry := await self._kv.get(proposal + OUTCOME)) is not None:
+            return _decision(entry.value)
+        return self._outcomes.get(proposal)
 
     async def _tally(self, tally: Tally) -> Struct:
         if (known := self._outcomes.get(tally.proposal)) is not None:

@@ -11,7 +11,7 @@ from node.context import Context
 from node.core.seats import Seats
 from schemas import subjects
 from schemas.codec import Decoder, encode
-from schemas.decision import Poll, Proposal, Tally, Vote, VoteRequest
+from schemas.decision import Poll, Proposal, Tally, Vote, VoteRequest, verdict_of
 from schemas.errors import FogError
 from schemas.logs import fields
 from schemas.ticks import ticks
@@ -21,6 +21,7 @@ log = logging.getLogger("fog.node.clusters")
 VOTE_S = 1.0  # for one answer
 AGAIN_S = 0.25
 LATER_S = 0.25
+TELL_S = 60.0  # a tally that nobody took for so long is given up: a coordinator that comes then asks anew, or closes it
 POLLS_MAX = 100
 
 _vote: Decoder[Vote] = Decoder(Vote)
@@ -61,13 +62,13 @@ class Polls:
         votes: dict[str, Vote] = {}
         asking = {asyncio.create_task(self._ask(node, proposal, term, votes, ends_at)) for node in proposal.voters}
         try:
-            while asking and ticks() < ends_at and not _decided(proposal, votes):
+            while asking and ticks() < ends_at and verdict_of(proposal, votes) is None:
                 left_s = max(0.0, ends_at - ticks())
                 _, asking = await asyncio.wait(asking, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for one in asking:
                 one.cancel()
-        if not _decided(proposal, votes):
+        if verdict_of(proposal, votes) is None:
             await asyncio.sleep(LATER_S)  # its time is over by the coordinator's clock, too
         await self._tell(proposal, term, votes)
 
@@ -90,16 +91,11 @@ class Polls:
 
     async def _tell(self, proposal: Proposal, term: int, votes: dict[str, Vote]) -> None:
         """Until the coordinator has answered, whatever it says; it records what it counts."""
+        gives_up_at = ticks() + TELL_S
         tally = Tally(proposal.id, proposal.cluster, self._context.node, term, votes)
-        while self._seats.leads(proposal.cluster) == term:
+        while self._seats.leads(proposal.cluster) == term and ticks() < gives_up_at:
             try:
                 await self._context.bus.request(subjects.api("cluster", "tally"), encode(tally), VOTE_S)
                 return
             except FogError:
                 await asyncio.sleep(AGAIN_S)
-
-
-def _decided(proposal: Proposal, votes: dict[str, Vote]) -> bool:
-    """Whether a majority said yes, or none can."""
-    yes = sum(vote.yes for vote in votes.values())
-    return 2 * yes > len(proposal.voters) or 2 * (len(votes) - yes) >= len(proposal.voters)

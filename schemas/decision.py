@@ -55,6 +55,14 @@ class Vote(Struct, frozen=True, omit_defaults=True):
     error: Reason = ""
 
 
+def verdict_of(proposal: Proposal, votes: dict[str, Vote]) -> Verdict | None:
+    """What these votes decide; None while they decide nothing. Those of others than its voters do not count."""
+    counted = [votes[node].yes for node in proposal.voters if node in votes and not votes[node].error]
+    if 2 * sum(counted) > len(proposal.voters):
+        return Verdict.ACCEPTED
+    return Verdict.REJECTED if 2 * (len(counted) - sum(counted)) >= len(proposal.voters) else None
+
+
 class Decision(Struct, frozen=True, omit_defaults=True):
     """The one recorded outcome of a proposal: who voted what, and under which leader and term it was counted."""
 

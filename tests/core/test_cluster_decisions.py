@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.core.clusters import leading
-from coordinator.core.clusters.deciding import GRACE_S, Deciding, verdict_of
+from coordinator.core.clusters.deciding import GRACE_S, Deciding
 from coordinator.core.clusters.state import Action
 from node.core.voting import VotePolicy, Votes
 from schemas.cluster import Leadership
-from schemas.decision import Proposal, ProposeRequest, Tally, Verdict, Vote
+from schemas.decision import Proposal, ProposeRequest, Tally, Verdict, Vote, verdict_of
 from schemas.device import DeviceState, ThermalState
 from schemas.errors import BadInput
 from tests.core.test_clusters import World

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coordinator.core.clusters.state import Clusters
-from schemas.decision import Decision, Proposal, ProposeRequest, Tally, Verdict, Vote
+from schemas.decision import Decision, Proposal, ProposeRequest, Tally, Verdict, Vote, verdict_of
 from schemas.errors import BadInput
 
 GRACE_S = 1.0  # after its time, in which the leader may still bring what it has
@@ -70,14 +70,6 @@ class Deciding:
         """It has its outcome."""
         self.open.pop(proposal, None)
         self.asked.pop(proposal, None)
-
-
-def verdict_of(proposal: Proposal, votes: dict[str, Vote]) -> Verdict | None:
-    """What these votes decide; None while they decide nothing. Those of others than its voters do not count."""
-    counted = [votes[node].yes for node in proposal.voters if node in votes and not votes[node].error]
-    if 2 * sum(counted) > len(proposal.voters):
-        return Verdict.ACCEPTED
-    return Verdict.REJECTED if 2 * (len(counted) - sum(counted)) >= len(proposal.voters) else None
 
 
 def decision(

@@ -39,7 +39,7 @@ def elected(state: Clusters, name: str, leadership: Leadership, revision: int, n
     cluster.before, cluster.leader = cluster.leader, leadership.leader
     cluster.term = cluster.revision = revision
     cluster.electing, cluster.rival = None, ""
-    cluster.version += 1
+    cluster.version = state.count()
     data = LeaderEvent(name, cluster.leader, revision, cluster.before, leadership.score, leadership.reason)
     state.say("leader-elected", name, data, out)
     out.extend(Tell(node) for node in cluster.members)

@@ -137,7 +137,7 @@ def _settle(state: Clusters, cluster: Cluster, reason: str, now: float, out: Out
     peers = _peers(state, cluster)
     if peers != cluster.told:
         cluster.told = peers
-        cluster.version += 1
+        cluster.version = state.count()
         state.moved |= members
     consider(state, cluster, now, out)
 

@@ -95,15 +95,15 @@ class Cluster(Group):
 class Clusters:
     """All clusters, where every node is at home, and what is known of the nodes."""
 
-    def __init__(self, term: int) -> None:
+    def __init__(self, term: int, counted: int = 0) -> None:
         self.term = term  # the coordinator's
+        self.counted = counted  # versions and events; more than any area of the same term has counted before
         self.clusters: dict[str, Cluster] = {}
         self.home: dict[str, Cluster] = {}
         self.selecting: dict[str, Cluster] = {}  # those of `clusters` that have a selector
         self.sites: dict[str, Site] = {}
         self.nodes: dict[str, Facts] = {}
         self.number = 0  # of the last automatic cluster
-        self.events = 0
         self.seated_at: dict[str, float] = {}
         self.touched: dict[str, str] = {}  # cluster → why it changed; settled at the end of a turn
         self.moved: set[str] = set()  # nodes whose clusters changed in this turn
@@ -119,5 +119,9 @@ class Clusters:
 
     def say(self, kind: str, cluster: str, data: ClusterEvent | LeaderEvent, out: Out) -> None:
         """Say an event about a cluster."""
-        self.events += 1
-        out.append(Say(f"cluster.{kind}", cluster, f"{cluster}.{self.term}.{kind}.{self.events}", data))
+        out.append(Say(f"cluster.{kind}", cluster, f"{cluster}.{self.term}.{kind}.{self.count()}", data))
+
+    def count(self) -> int:
+        """A number higher than all before it."""
+        self.counted += 1
+        return self.counted
