@@ -239,7 +239,9 @@ class Daemon:
 
     # What the parts tell.
 
-    def _on_registered(self, gone: tuple[Held, ...]) -> None:
+    def _on_registered(self, gone: tuple[Held, ...], resumed: bool) -> None:
+        if resumed:
+            self._orders.end_drain()
         for one in gone:
             self._orders.drop(one.task, one.placement)
         self._registered.set()

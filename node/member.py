@@ -46,7 +46,8 @@ _all_report: Decoder[AllReport] = Decoder(AllReport)
 
 
 class Member:
-    """Registers, and registers again when there is reason to. `on_registered(gone)` gets what was held and is not to be kept.
+    """Registers, and registers again when there is reason to. `on_registered(gone, resumed)` gets what was held and is not to
+    be kept, and whether the node, out of service when it asked, is in service by the fleet's record.
 
     `look` discovers the capabilities anew; it is awaited every `look_again_s`, and what changed goes out.
     """
@@ -60,7 +61,7 @@ class Member:
         identity: Identity,
         look: Callable[[], Awaitable[DeviceCapabilities]],
         look_again_s: float,
-        on_registered: Callable[[tuple[Held, ...]], None],
+        on_registered: Callable[[tuple[Held, ...], bool], None],
     ) -> None:
         self._context, self._desk, self._device, self._identity = context, desk, device, identity
         self._adviser = adviser
@@ -166,7 +167,7 @@ class Member:
     async def _register(self) -> None:
         attempt, told = 0, False
         while True:
-            held = self._desk.report()
+            held, closed = self._desk.report(), bool(self._context.closed_to)
             try:
                 answer = await self._unless_woken(self._ask(held=held))
                 if answer is not None:
@@ -184,7 +185,7 @@ class Member:
             if await self._unless_woken(asyncio.sleep(wait_s, True)) is None:
                 attempt = 0
                 await asyncio.sleep(self._delay_s)
-        self._accept(answer, held)
+        self._accept(answer, held, closed)
 
     async def _unless_woken(self, work: Coroutine[Any, Any, T]) -> T | None:
         """What `work` gives, or None once `again` is called: a coordinator that has just taken over is asked at once, whoever
@@ -229,7 +230,8 @@ class Member:
             raise Unreachable(f"a coordinator of the older term {answer.term} answered")
         return answer
 
-    def _accept(self, answer: Registered, said: tuple[Held, ...]) -> None:
+    def _accept(self, answer: Registered, said: tuple[Held, ...], closed: bool) -> None:
+        """`said`, `closed`: what was held, and whether it was out of service, when this was asked; a drain since is newer."""
         context = self._context
         self._forget_later()
         if context.boot != answer.boot:
@@ -238,7 +240,7 @@ class Member:
         self._registered_term = answer.term
         self._interval_s = min(max(0.05, answer.interval_s), limits.SLEEP_MAX_S)
         keep = frozenset(answer.keep)
-        self._on_registered(tuple(one for one in said if one.task not in keep))
+        self._on_registered(tuple(one for one in said if one.task not in keep), closed and not answer.drained)
         self.beat(full=True)
 
     # Heartbeats.

@@ -190,13 +190,17 @@ class Orders:
 
     def _resume(self, _command: NodeCommand) -> NodeAnswer:
         """Take work again."""
+        self.end_drain()
+        self._beat(False)
+        return self._answer()
+
+    def end_drain(self) -> None:
+        """Back in service, unless the daemon is going down."""
         if self._drain is not None:
             self._drain.cancel()
             self._drain = None
         if not self._context.leaving:
             self._context.closed_to = ""
-        self._beat(False)
-        return self._answer()
 
     def _sleep(self, command: NodeCommand) -> NodeAnswer:
         """Announce a sleep of `for_s`. `tasks` of the answer are those that go on."""

@@ -71,7 +71,8 @@ class Registered(Struct, frozen=True, omit_defaults=True):
     """The answer to `Register`: a `challenge` to sign, a refusal (`error`, `hint`), or the terms of membership.
 
     The node beats every `interval_s`, stamps its messages with `boot`, drops what it holds and `keep` does not list, and
-    refuses commands of a term below `term`.
+    refuses commands of a term below `term`. Unless operators have it `drained`, it takes work again: it may have missed the
+    *resume* that a coordinator sent before it was killed.
     """
 
     challenge: str = ""
@@ -81,6 +82,7 @@ class Registered(Struct, frozen=True, omit_defaults=True):
     term: int = 0
     interval_s: float = limits.HEARTBEAT_S
     keep: tuple[str, ...] = ()
+    drained: bool = False
 
 
 class Heartbeat(Struct, frozen=True, omit_defaults=True):

@@ -61,8 +61,7 @@ def ask_to_resume(node: NodeView, now: float, out: Out) -> None:
 
 
 def _resumed(state: Coordinator, node: NodeView, now: float, out: Out) -> None:
-    node.resume_asked_at = 0.0
-    node.self_draining = False
+    node.resume_asked_at = 0.0  # the beat that came before this answer said whether it takes work: it may rest
     if node.state is NodeState.DRAINING:
         change(state, node, cause_of(node), "taken back into service", now, out)
 

@@ -113,7 +113,7 @@ def _join(
         change(state, node, cause_of(node), "it registered", now, out)
     node_changed(state, node)
     state.aside_left = len(state.aside)
-    answer = Registered("", "", "", node.boot, state.term, node.interval_s, keep)
+    answer = Registered("", "", "", node.boot, state.term, node.interval_s, keep, node.drained)
     out.append(Answer(event.reply, answer))
 
 

@@ -123,8 +123,35 @@ def test_a_node_that_did_not_hear_that_it_is_back_in_service_is_told_again() -> 
     w.feed(e.CommandEnded("n1", "resume", "", None))
     w.now += 5
     assert w.beat("n1", draining=True) == ["command n1 resume"]
+    assert w.beat("n1", draining=False) == []
     w.feed(e.CommandEnded("n1", "resume", "", w.alive("n1").answer))
     assert w.state.nodes["n1"].state is NodeState.ONLINE
+
+
+def test_who_registers_is_told_whether_operators_have_it_drained() -> None:
+    """Whatever it missed of the coordinators before: the record has it."""
+    w = World()
+    w.join("n1")
+    w.feed(e.DrainAsked("n1", 30.0))
+    assert w.join("n1")[-1] == "answer reply-n1: boot 1 term 1 every 5 s, drained"
+    w.feed(e.DrainAsked("n1", 0.0, resume=True))
+    assert w.join("n1")[-1] == "answer reply-n1: boot 1 term 1 every 5 s"
+
+
+def test_a_node_that_only_rests_is_not_told_to_resume_nor_shown_online_when_an_operator_has_it_resume() -> None:
+    """It harvests and its hours have not come, or its outbox is full; both are told as `draining`."""
+    w = World()
+    w.join("n1")
+    assert w.beat("n1", full=True, draining=True) == ["emit node.draining n1.1.draining.1.2"]
+    w.now += 5
+    assert w.beat("n1", full=True, draining=True) == []
+    assert w.feed(e.DrainAsked("n1", 0.0, resume=True)) == ["command n1 resume"]
+    w.beat("n1", draining=True)
+    w.submit("t1")
+    assert w.feed(e.CommandEnded("n1", "resume", "", w.alive("n1").answer)) == []
+    assert (w.state.nodes["n1"].state, w.states()) == (NodeState.DRAINING, {"t1": "queued"})
+    w.beat("n1", draining=False)
+    assert (w.state.nodes["n1"].state, w.states()) == (NodeState.ONLINE, {"t1": "placed"})
 
 
 def test_tasks_whose_only_node_drains_leave_the_intake_window_after_a_while() -> None:

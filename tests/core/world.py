@@ -262,7 +262,8 @@ def line(action: a.Action) -> str:
         return f"store {action.record.node} boot {action.record.boot}"
     if isinstance(action, a.Answer):
         r = action.registered
-        return f"answer {action.reply}: {r.error or f'boot {r.boot} term {r.term} every {r.interval_s:g} s'}"
+        said = f"boot {r.boot} term {r.term} every {r.interval_s:g} s{', drained' if r.drained else ''}"
+        return f"answer {action.reply}: {r.error or said}"
     return type(action).__name__.lower()
 
 

@@ -63,6 +63,7 @@ class Fleet:
         self.answering = True
         self.confirming = False  # beats that ask are answered
         self.refusal = ""
+        self.drained = False  # by the fleet's record
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.placed = 0
         self.python: tuple[str, ...] = ()
@@ -114,7 +115,9 @@ class Fleet:
         else:
             self.registers.append(request)
             keep = tuple(held.task for held in request.held)
-            answer = Registered(boot=self.boot, term=self.term, interval_s=self.interval_s, keep=keep)
+            answer = Registered(
+                boot=self.boot, term=self.term, interval_s=self.interval_s, keep=keep, drained=self.drained
+            )
         self.bus.publish(reply, encode(answer))
 
     def _on_done(self, _subject: str, _reply: str, data: bytes, _headers: bytes) -> None:

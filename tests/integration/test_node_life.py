@@ -300,6 +300,27 @@ async def test_drain_hands_back_what_waits_at_once_and_what_runs_at_the_deadline
     assert not fleet.beats[-1].draining
 
 
+async def test_who_missed_that_it_is_back_in_service_is_told_when_it_registers(fleet: Fleet) -> None:
+    """The coordinator that was to tell it is gone; its successor has the record."""
+    await fleet.node()
+    await fleet.command("drain", deadline_s=600.0)
+    fleet.drained = True
+    await registered_anew(fleet)
+    assert (await fleet.outcome(await fleet.place())).kind is OutcomeKind.RETURNED
+    assert fleet.beats[-1].draining
+    fleet.drained = False
+    await registered_anew(fleet)
+    await fleet.result(await fleet.place())
+    assert not fleet.beats[-1].draining
+
+
+async def registered_anew(fleet: Fleet) -> None:
+    """A coordinator of the next term has taken over, and the node's full beat follows its answer."""
+    fleet.term, before = fleet.term + 1, len(fleet.beats)
+    fleet.bus.publish(subjects.ALL_REPORT, encode(AllReport(fleet.term, 0.0)))
+    await until(lambda: any(beat.full for beat in fleet.beats[before:]))
+
+
 async def test_a_giveback_returns_only_the_named_ones_that_wait(fleet: Fleet) -> None:
     await fleet.node("n1", "--slots", "1")
     running = await fleet.place(LONG)

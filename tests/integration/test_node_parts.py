@@ -231,7 +231,7 @@ async def test_a_look_at_the_device_that_fails_is_not_the_end_of_the_daemon() ->
     context: Any = SimpleNamespace(node="n1")
     other: Any = None
     member = Member(
-        context, other, other, SimpleNamespace(capabilities=DeviceCapabilities()), other, look, 0.01, lambda _gone: None
+        context, other, other, SimpleNamespace(capabilities=DeviceCapabilities()), other, look, 0.01, lambda *_: None
     )
     async with asyncio.timeout(2):
         await member._until_changed()
@@ -256,10 +256,10 @@ async def test_a_node_that_waits_to_be_registered_asks_a_new_coordinator_at_once
     monkeypatch.setattr(member_module, "RETRY_S", (1000.0, 1000.0))
     monkeypatch.setattr(member_module.random, "uniform", lambda _least, most: most)
     desk: Any = SimpleNamespace(report=tuple)
-    other: Any = SimpleNamespace(node="n1", boot=0)
-    member = Member(other, desk, other, other, other, other, 1.0, lambda _gone: None)
+    other: Any = SimpleNamespace(node="n1", boot=0, closed_to="")
+    member = Member(other, desk, other, other, other, other, 1.0, lambda *_: None)
     member._ask = ask  # type: ignore[method-assign]
-    member._accept = lambda answer, _said: accepted.append(answer.term)  # type: ignore[method-assign]
+    member._accept = lambda answer, *_said: accepted.append(answer.term)  # type: ignore[method-assign]
     registering = asyncio.ensure_future(member._register())
     await eventually(lambda: asked == 1)
     member.on_term(8)
