@@ -50,6 +50,7 @@ class Apps:
         self._disk = Disk(folder)
         self._services = services
         self._apps: dict[str, App] = {}
+        self._any = asyncio.Event()  # a device without an app is not woken
         self._running: dict[tuple[str, str], Running] = {}
         self._measured: dict[tuple[str, str], tuple[float, float, float]] = {}  # when, percent, MiB
         self._checking: set[tuple[str, str]] = set()
@@ -73,6 +74,7 @@ class Apps:
             log.error("an app's state cannot be used", extra=fields(problem=problem))
         for kept in found:
             app = self._apps[kept.app] = App(kept)
+            self._any.set()
             self._do(app, app.boot(time.time()))
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
 
@@ -117,6 +119,7 @@ class Apps:
             if len(self._apps) >= APPS_MAX:
                 raise BadInput("app", f"this device has {APPS_MAX} apps, which is its limit")
             app = self._apps[assignment.app] = App(Kept(assignment.app), self._not_now)
+            self._any.set()
         if assignment.version is not None and assignment.version.app != assignment.app:
             raise BadInput("version.app", "not the one that the assignment is about")
         self._do(app, app.told(assignment, time.time()))
@@ -245,6 +248,7 @@ class Apps:
 
     async def _tick(self) -> None:
         while True:
+            await self._any.wait()
             await asyncio.sleep(TICK_S)
             try:
                 self._look(time.time(), time.monotonic())
