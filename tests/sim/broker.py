@@ -163,6 +163,7 @@ class Broker:
         self._exact: dict[str, list[Interest]] = {}
         self._stars: tuple[dict[str, list[Interest]], dict[str, list[Interest]]] = ({}, {})
         self._event_seq = 0
+        self.deaf_until = 0.0  # acks are not heard
         self._verbs: dict[str, Callable[[Connection, list[str], str, bytes], None]] = {
             "STREAM.INFO": self._stream_info, "STREAM.CREATE": self._stream_create, "STREAM.MSG": self._message,
             "CONSUMER.CREATE": self._consumer_create, "CONSUMER.DELETE": self._consumer_delete,
@@ -371,6 +372,8 @@ class Broker:
         self.deliver(consumer)
 
     def _ack(self, subject: str, data: bytes) -> None:
+        if self.timeline.now < self.deaf_until:
+            return
         tokens = subject.split(".")
         stream = self.named[tokens[2]]
         consumer, seq = stream.consumers.get(tokens[3]), int(tokens[5])

@@ -25,6 +25,8 @@ class Plan(Struct, frozen=True):
     trouble_s: float = 90.0
     start_s: float = 3.0
     cancels: float = 0.1
+    exclusive: float = 0.0
+    slow: str = ""  # the stream whose disk is slow (else any)
     delay_s: float = 0.002
     api_s: float = 0.005
     skew_s: float = 0.0
@@ -37,6 +39,7 @@ class Plan(Struct, frozen=True):
 KINDS = (
     "node killed", "node stalled", "node cut", "node silent", "coordinator killed", "coordinator stalled",
     "coordinator cut", "coordinator silent", "broker killed", "slow disk", "client cut", "acks lost", "stalled as it speaks",
+    "acks unheard", "node clock", "coordinator clock", "node drained",
 )  # fmt: skip
 
 SPOKEN = {
@@ -62,6 +65,7 @@ def plan_of(seed: int) -> Plan:
         delay_s=rng.choice((0.0005, 0.005, 0.05)),
         api_s=rng.choice((0.001, 0.01, 0.2)),
         skew_s=rng.choice((0.0, 0.5, 3600.0)),
+        exclusive=rng.choice((0.0, 0.1)),
         rates=rates,
         bursts=rng.choice((0, 0, 4, 12)),
     )
@@ -119,6 +123,8 @@ class Faults:
             self._broker()
         elif who == "slow":
             self._disk()
+        elif kind == "acks unheard":
+            self._unheard()
         elif who == "acks":
             self._acks()
         else:
@@ -137,6 +143,10 @@ class Faults:
             self.world.invariants.about_to_fail(process, KILL_BOUND_S)
             process.kill()
             self.world.timeline.after(long, process.start)
+        elif what == "clock":
+            process.skew_s += rng.choice((-1.0, 1.0)) * rng.choice((0.5, 60.0, 7200.0))
+        elif what == "drained":
+            self.world.drain(process.name, long)
         elif what == "stalled":
             if long > FREEZE_BOUND_S + 1:
                 self.world.invariants.about_to_fail(process, FREEZE_BOUND_S)
@@ -162,6 +172,7 @@ class Faults:
         streams = self.world.broker.streams
         tasks_own = [streams[name] for name in QUEUES if name in streams]
         stream = self.rng.choice(tasks_own if tasks_own and self.rng.random() < 0.5 else list(streams.values()))
+        stream = self.world.broker.named.get(self.world.plan.slow, stream)
         disk_s = self.rng.choice((0.05, 0.3, 1.5))
         self.world.note("FAULT", f"{stream.name} stores slowly, {disk_s} s")
         stream.disk_s = disk_s
@@ -181,6 +192,13 @@ class Faults:
             connection = process.bus.connection
             connection.client_breaks()
             self.world.timeline.after(self.rng.uniform(0, 0.2), self.world.broker.gone, connection, "Read Error")
+
+    def _unheard(self) -> None:
+        """Acks go nowhere for a moment, as those to one of several servers that was killed: nobody is told."""
+        for_s = self.rng.uniform(0.05, 1.0)
+        self.world.note("FAULT", f"acks are not heard for {for_s:.2f} s")
+        self.world.broker.deaf_until = self.world.timeline.now + for_s
+        self.world.broker_touched_at = self.world.timeline.now + for_s
 
     def _about_to_say(self, process: Any, subject: str) -> None:
         """A coordinator speaks: now and then it is stopped (SIGSTOP) before its socket takes it."""

@@ -288,8 +288,8 @@ class Invariants:
     def left(self) -> str:
         """What is not as it should be when all is done."""
         world = self.world
-        if world.submitting:
-            return "tasks are still being submitted"
+        if world.submitting or world.draining:
+            return "tasks are still being submitted, or nodes drained"
         missing = [task for task in self.acked if task not in self.results]
         if missing:
             return f"{len(missing)} without a result: {', '.join(missing[:5])}"

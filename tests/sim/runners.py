@@ -15,6 +15,7 @@ import msgspec
 from node.core.attempts import Attempt
 from node.core.last import Last
 from node.runners.frames import Call, Failed, Finished, Hello, Withdraw, Withdrawn
+from node.runners.runner import GUARD_S
 from schemas.device import FunctionOffer
 
 FUNCTIONS = ("work", "quick", "rare")
@@ -43,6 +44,7 @@ class SimRunner:
         self.stopping = False
         self.last = Last(0, 0)
         self._gone = False
+        self._until = 0.0
         self._pool, self._loop = pool, asyncio.get_running_loop()
         self._calls: deque[Call] = deque()
         self._busy: Any = None
@@ -106,19 +108,33 @@ class SimRunner:
         self._say(Finished(key, seconds, b"1") if how == "ok" else Failed(key, seconds, "boom"))
         self._next()
 
+    def lease(self, until: float) -> None:
+        """What runs is exclusive, until then. The real runner ends by itself, whatever its daemon does."""
+        self._until = until
+        if until:
+            self._loop.timeline.at(until + GUARD_S, self._guard, until)  # type: ignore[attr-defined]
+
+    def _guard(self, until: float) -> None:
+        if self._until != until or self._gone or self._loop.dead:  # type: ignore[attr-defined]
+            return
+        self._end()
+        self._loop.timeline.at(until + GUARD_S, self._pool.gone, self, "its lease ended", loop=self._loop)  # type: ignore[attr-defined]
+
+    def _end(self) -> None:
+        self.stopping = self._gone = True
+        if self._busy is not None:
+            self._busy.cancel()
+        self._idle()
+
     def stop(self) -> None:
         if not self.stopping:
             self.stopping = True
             self._loop.call_later(STOP_S, self._stopped)
 
     def _stopped(self) -> None:
-        if self._gone:
-            return
-        self._gone = True
-        if self._busy is not None:
-            self._busy.cancel()
-        self._idle()
-        self._pool.gone(self, "stopped")
+        if not self._gone:
+            self._end()
+            self._pool.gone(self, "stopped")
 
     close = stop
 

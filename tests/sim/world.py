@@ -6,7 +6,9 @@ again, with its transcript. (Sets of strings would not keep their order: `__main
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import logging
 import shutil
 import tempfile
@@ -23,6 +25,8 @@ import node.orders
 from coordinator.core import machine
 from node.core.lanes import STUCK_S
 from schemas import subjects
+from schemas.api import CancelRequest, DrainRequest
+from schemas.errors import FogError
 from schemas.task import FunctionRun, Needs, Retry, Task, TaskPriority
 from tests.sim.broker import Broker
 from tests.sim.clock import Timeline
@@ -91,7 +95,7 @@ class World:
         self.transcript: list[str] | None = [] if transcript else None
         self.invariants = Invariants(self)
         self.folder = Path()
-        self.submitting = 0
+        self.submitting = self.draining = 0
         p, rng = self.plan, self.rng
         self.broker = Broker(
             self.timeline, make_rng(seed, "broker"), self.invariants, EPOCH, rng.uniform(-p.skew_s, p.skew_s)
@@ -148,6 +152,8 @@ class World:
         self.folder = Path(tempfile.mkdtemp(prefix="fog-sim-"))
         problem = None
         log = _Log(self)
+        often = gc.get_threshold()
+        gc.set_threshold(100_000, 50, 100)  # what lives long is much, and stays
         try:
             with surroundings(self, log, self.plan.slack), self._watched():
                 try:
@@ -159,6 +165,7 @@ class World:
                         with contextlib.suppress(Violation):
                             process.kill()
         finally:
+            gc.set_threshold(*often)
             shutil.rmtree(self.folder, ignore_errors=True)
         found = self.invariants
         return Report(
@@ -200,11 +207,11 @@ class World:
             found.leaders.told(clusters._context.node, said, refused, clusters.seats)
             return refused
 
-        def accept(member: Any, answer: Any, said: Any) -> None:
+        def accept(member: Any, answer: Any, *said: Any) -> None:
             name = member._context.node
             key = (name, self.nodes[name].lives)
             found.node_terms[key] = max(found.node_terms.get(key, 0), answer.term)
-            real_accept(member, answer, said)
+            real_accept(member, answer, *said)
 
         from coordinator import fenced
 
@@ -261,7 +268,7 @@ class World:
             FunctionRun("work", msgspec.Raw(msgspec.json.encode((seconds, how)))),
             priority=rng.choice(list(TaskPriority)),
             needs=Needs(cores=min(cores, rng.choice((0.5, 1.0, 1.0, 2.0))), memory_mb=rng.choice((64, 64, 200)), node=pinned),
-            retry=Retry(rng.choice((0, 1, 2)), 0.5, 10.0),
+            exclusive=bool(plan.exclusive) and rng.random() < plan.exclusive, retry=Retry(rng.choice((0, 1, 2)), 0.5, 10.0),
             timeout_s=rng.choice((3600.0, 3600.0, 5.0)),
             deadline_s=rng.choice((None, None, None, rng.uniform(5, 60))),
         )  # fmt: skip
@@ -298,12 +305,30 @@ class World:
 
         self.timeline.as_running(loop, post)
 
+    def drain(self, node: str, for_s: float) -> None:
+        """Somebody drains a node, and has it take work again after that."""
+        loop = self.submitter.loop
+        if loop is not None and not loop.dead:
+            self.draining += 1
+            self.timeline.as_running(loop, loop.create_task, self._drain(node, for_s))
+
+    async def _drain(self, node: str, for_s: float) -> None:
+        asked = DrainRequest(node, deadline_s=for_s)
+        for request in (asked, msgspec.structs.replace(asked, resume=True)):
+            while not await self._ask(subjects.api("node", "drain"), request):  # noqa: ASYNC110
+                await asyncio.sleep(1.0)
+            await asyncio.sleep(for_s)
+        self.draining -= 1
+
+    async def _ask(self, subject: str, request: Any) -> bool:
+        bus = self.submitter.bus
+        assert bus is not None
+        try:
+            return b'"code"' not in await bus.request(subject, msgspec.json.encode(request), 2.0)
+        except FogError:
+            return False
+
     async def _cancel(self, task: str, submitter: str, after_s: float) -> None:
-        import asyncio
-
-        from schemas.api import CancelRequest
-        from schemas.errors import FogError
-
         await asyncio.sleep(after_s)
         bus = self.submitter.bus
         assert bus is not None
