@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup run demo-rollout test sim sim-rollouts check bench chaos clean lock
+.PHONY: setup run demo-rollout demo-battery test sim sim-rollouts check bench chaos clean lock
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -27,6 +27,11 @@ run: $(READY)
 demo-rollout: $(READY) requirements-demo.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-demo.lock
 	$(BIN)/fog demo rollout $(if $(INPUT),--input "$(INPUT)")
+
+# A phone through an evening in two minutes: what it did, as a chart in the terminal and in build/battery.png
+demo-battery: $(READY) requirements-chart.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-chart.lock
+	$(BIN)/fog demo battery --png build/battery.png
 
 # make test [ARGS=…]; one file at a time in each of three processes, with a broker of its own
 test: $(READY)
@@ -57,6 +62,15 @@ clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# What a demo needs beside requirements.lock: $(1) is the extra's name, $(2) what it holds.
+comma := ,
+define lock_extra
+	echo '# Made by `make lock`: the extra `$(1)`, beside requirements.lock. Do not edit.' > requirements.new
+	echo '$(2)' | $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --constraint requirements.lock - >> requirements.new
+	mv requirements.new requirements-$(1).lock
+endef
+
 # Resolve the dependencies anew, for every platform and Python that we support.
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -64,7 +78,5 @@ lock: $(READY)
 	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --upgrade \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml >> requirements.new
 	mv requirements.new requirements.lock
-	echo '# Made by `make lock`: the extra `demo`, beside requirements.lock. Do not edit.' > requirements.new
-	echo 'magika>=1.0,<2' | $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --constraint requirements.lock - >> requirements.new
-	mv requirements.new requirements-demo.lock
+	$(call lock_extra,demo,magika>=1.0$(comma)<2)
+	$(call lock_extra,chart,matplotlib>=3.8)

@@ -50,7 +50,7 @@ from schemas.ticks import ticks
 log = logging.getLogger("fog.node.harvest")
 
 LOOK_S = 0.25  # between two looks in a session
-IDLE_LOOK_S = 5.0  # and without one
+IDLE_LOOK_S = 5.0  # and without one; several times within what has to pass before one begins
 OUTSIDE_LOOK_S = 60.0  # outside the window
 KEEP_S = 15.0  # the open claim is written to the disk this often
 LEAVING = "the node is going down"
@@ -123,7 +123,7 @@ class Harvester:
         if machine.phase is not Phase.REST:
             return LOOK_S
         if machine.state is not HarvestState.OUTSIDE_WINDOW:
-            return IDLE_LOOK_S
+            return max(LOOK_S, min(IDLE_LOOK_S, machine.terms.start_s / 6))
         at = time.time()
         return min(OUTSIDE_LOOK_S, max(IDLE_LOOK_S, machine.terms.window.opens_at(at, machine.terms.tail_s) - at))
 

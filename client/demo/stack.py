@@ -87,10 +87,10 @@ class Stack:
         """The end of what it logged."""
         return self._log.read_text("utf-8", "replace")[-3000:]
 
-    async def kill(self, node: str) -> int:
-        """SIGKILL that node's daemon, and nothing else; returns its pid."""
+    async def kill(self, node: str, how: int = getattr(signal, "SIGKILL", signal.SIGTERM)) -> int:
+        """Signal that node's daemon, and nothing else; returns its pid."""
         pid = (await self.instance()).pids[node]
-        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        os.kill(pid, how)
         return pid
 
     async def stop(self) -> None:
