@@ -219,8 +219,11 @@ def _reported(state: Rollouts, event: events.Reported, now: float, out: Out) -> 
     if report.order > told.order and not told.writing and state.term:
         out.append(Look(report.node, report.app))
     device = rollout.devices.get(report.node)
-    if device is not None:
-        devices.heard(rollout, device, report, now, out)
+    if device is None:
+        return
+    before = device.stage
+    devices.heard(rollout, device, report, now, out)
+    if device.stage is not before:  # most say what was said before; what is due by time alone is seen at the next tick
         advance(state, rollout, now, out)
 
 

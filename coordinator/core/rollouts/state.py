@@ -72,7 +72,7 @@ class Rollout:
 
     def count(self, *stages: Stage) -> int:
         """How many devices are in any of these."""
-        return sum(len(self.by_stage[stage]) for stage in stages)
+        return sum([len(self.by_stage[stage]) for stage in stages])
 
     def add(self, device: Device) -> Device:
         """Take a device in."""
