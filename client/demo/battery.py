@@ -84,7 +84,7 @@ async def _play(fleet: Fleet, stack: Stack, root: Path, picture: Path | None, se
     await stack.kill(PHONE, signal.SIGTERM)  # in order: its last session ends, and is claimed
     print(f"\n{chart.terminal(samples)}\n")
     if picture is not None:
-        _draw(samples, picture)
+        await asyncio.to_thread(_draw, samples, picture)  # for seconds, while the last cancels are answered
     wrong += await _account(fleet, samples, finished)
     for problem in wrong:
         print(f"WRONG: {problem}")
