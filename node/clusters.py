@@ -19,7 +19,7 @@ from schemas.decision import Poll, Vote, VoteRequest
 from schemas.device import DeviceState
 from schemas.errors import BadInput
 from schemas.logs import fields
-from schemas.peer import CacheDone, CacheGet, CacheItem, CachePut, Pong
+from schemas.peer import CacheDone, CacheGet, CacheItem, CachePut, ChunksAsk, ChunksHeld, Pong
 
 log = logging.getLogger("fog.node.clusters")
 
@@ -28,8 +28,9 @@ MIB = 1 << 20
 _vote: Decoder[VoteRequest] = Decoder(VoteRequest)
 _get: Decoder[CacheGet] = Decoder(CacheGet)
 _put: Decoder[CachePut] = Decoder(CachePut)
+_chunks: Decoder[ChunksAsk] = Decoder(ChunksAsk)
 
-Reply = Pong | Vote | CacheItem | CacheDone
+Reply = Pong | Vote | CacheItem | CacheDone | ChunksHeld
 
 
 class Clusters:
@@ -52,6 +53,10 @@ class Clusters:
             "cache-put": (lambda cluster, data: self.cache.put(cluster, _put(data)), CacheDone),
             "cache-drop": (lambda cluster, data: self.cache.drop(cluster, _get(data)), CacheDone),
         }
+
+    def share(self, held: Callable[[str, ChunksAsk], ChunksHeld]) -> None:
+        """`held` answers what there is of an artifact, to a member of that cluster."""
+        self._verbs["chunks"] = (lambda cluster, data: held(cluster, _chunks(data)), ChunksHeld)
 
     async def start(self) -> None:
         """Listen to peers."""

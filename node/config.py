@@ -31,9 +31,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
 
     `leave_grace_s`: how long running work may go on when the node is stopped. `look_again_s`: what the device is, is read
     again this often. `sleep_s`: the sleep that SIGUSR1 announces. `cache_mb` is memory for the clusters' caches, `vote` how
-    it votes in them. `device` overrides signals by field name. `limits` are ceilings on what running work uses,
-    `harvest` the terms on which the device works only while nobody needs it. `sysroot` is a folder that stands for ``/``
-    where signals are read from: the device is played by files of the form of the real ones.
+    it votes in them, `share` the address at which peers get chunks of apps from here (``HOST``, ``HOST:PORT``, ``auto``).
+    `device` overrides signals by field name. `limits` are ceilings on what running work uses, `harvest` the terms on which
+    the device works only while nobody needs it. `sysroot` is a folder that stands for ``/`` where signals are read from:
+    the device is played by files of the form of the real ones.
     """
 
     name: str = ""
@@ -48,6 +49,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename={"imports
     slots: Annotated[int, Meta(ge=1, le=limits.NODE_QUEUE_MAX)] | None = None
     cache_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     vote: VotePolicy = VotePolicy.HEALTHY
+    share: Annotated[str, Meta(max_length=100)] = ""
     leave_grace_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     look_again_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 600.0
     sleep_s: Annotated[float, Meta(gt=0, le=limits.SLEEP_MAX_S)] = 3600.0
@@ -76,6 +78,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--vote", choices=[v.value for v in VotePolicy], help="on what its cluster is asked (default: healthy)"
     )
+    p.add_argument(
+        "--share", metavar="ADDRESS[:PORT]",
+        help="let members of its cluster get apps from this device, at this address of it, or auto (default: no)",
+    )  # fmt: skip
     p.add_argument("--leave-grace-s", metavar="S", help="how long running work may go on when the node is stopped")
     p.add_argument(
         "--sleep-s", metavar="S", help="the sleep that SIGUSR1 announces; SIGUSR2 ends it (default: an hour)"
@@ -124,12 +130,25 @@ def settings(given: argparse.Namespace, env: Mapping[str, str] = os.environ) -> 
     for kind in found.allow:
         if kind not in KINDS_TO_ALLOW:
             raise BadInput("allow", f"{kind!r:.40} is none of {', '.join(KINDS_TO_ALLOW)}")
+    if found.share:
+        read_share(found.share)
     return found
 
 
 def node_name(given: Settings) -> str:
     """The node's id: the one given, else made from the host's name."""
     return check_id("name", given.name) if given.name else as_id(socket.gethostname(), "node")
+
+
+def read_share(where: str) -> tuple[str, int]:
+    """Host and port (0: any) of ``ADDRESS[:PORT]``; ``auto`` stands for a host. Raises BadInput."""
+    host, _, port = where.rpartition(":") if where.count(":") == 1 or "]:" in where else (where, "", "0")
+    host = host.strip("[]")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise BadInput("share", f"{where!r:.80} is not ADDRESS, ADDRESS:PORT or auto")
+    if host in ("", "*", "0.0.0.0", "::"):
+        raise BadInput("share", "peers are told one address", hint="name the one that they reach, or say auto")
+    return host, int(port)
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -10,16 +10,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from node.adviser import Adviser
 from node.apps.fetch import Fetcher
 from node.apps.keeper import Apps
+from node.apps.peers import Peers
+from node.apps.share import Share
 from node.blobs import Blobs
 from node.clusters import Clusters
-from node.config import Settings
+from node.config import Settings, read_share
 from node.context import Context
 from node.core.desk import Desk
 from node.core.lanes import Room
+from node.core.serving import why_not_serve
 from node.device import Device
 from node.enforce.enforcer import Enforcer, usable_cores
 from node.enforce.throttle import PacedObjects, Throttle
@@ -167,9 +171,7 @@ class Daemon:
             self._registered = asyncio.Event()
             self._harvester = self._make_harvester(capabilities)
             orders.on_assignment = self._apps.on_assignment
-            self._apps.attach(
-                context, lambda disk: Fetcher(bus, disk, lambda: adviser.advice.transfer_kb * 1024, throttle)
-            )
+            await self._join_peers(bus, throttle)
             self._follow(adviser, Heed(context, desk, executor, orders, recorder, member.beat))
             await self._clusters.start()
             await orders.start()
@@ -186,6 +188,31 @@ class Daemon:
             outbox.close()
             if self._harvester is not None:
                 await self._harvester.close()
+
+    async def _join_peers(self, bus: Bus, throttle: Throttle) -> None:
+        """Apps come from the store, and from members of its clusters, which get them from here if its owner wants that."""
+        context, adviser, seats = self._context, self._adviser, self._clusters.seats
+
+        def why_not() -> str:
+            return why_not_serve(adviser.advice, adviser.state, context.refuses)
+
+        self._share = share = Share(context.node, seats, self._apps.shelf, throttle, why_not)
+        self._clusters.share(share.held)
+        peers = Peers(context, seats, throttle.paced, lambda: bool(share.at) and not why_not())
+
+        def transfer_bytes() -> int:
+            return adviser.advice.transfer_kb * 1024
+
+        self._apps.attach(context, lambda disk, shelf: Fetcher(bus, disk, shelf, peers, transfer_bytes, throttle))
+        await self._open_share()
+
+    async def _open_share(self) -> None:
+        """Also after the link was gone: the device's address may be another one then."""
+        if self._settings.share:
+            parts = urlsplit(self._target.url.split(",")[0])
+            await self._share.open(
+                *read_share(self._settings.share), (parts.hostname or "127.0.0.1", parts.port or 4222)
+            )
 
     def _make_harvester(self, capabilities: DeviceCapabilities) -> Harvester | None:
         """What lets this device work only while nobody needs it, if its owner wants that."""
@@ -273,6 +300,8 @@ class Daemon:
             self._outbox.link_back()
             if lost := self._context.events.lost:
                 log.warning("events were lost: more than can be kept were said meanwhile", extra=fields(events=lost))
+            if self._settings.share:
+                asyncio.get_running_loop().create_task(self._open_share()).add_done_callback(_log_failure)
             if self._registered.is_set():
                 self._intake.link_back()
                 asyncio.get_running_loop().create_task(self._begin_intake()).add_done_callback(_log_failure)
@@ -316,6 +345,7 @@ class Daemon:
         await self._recorder.all_posted(max(STOP_S, self._settings.leave_grace_s))
         stored = await context.events.drain(STOP_S)
         self._clusters.stop()
+        await self._share.close()
         await self._intake.stop()
         self._member.beat()
         self._member.stop()

@@ -134,6 +134,17 @@ class ClusterEvent(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class PeerEvent(Struct, frozen=True, omit_defaults=True):
+    """`node` asks `peer` for nothing for a while: under `digest`'s name, of `artifact`, it served something else."""
+
+    cluster: str
+    node: str
+    peer: str
+    artifact: str = ""
+    digest: str = ""
+    reason: str = ""
+
+
 class LeaderEvent(Struct, frozen=True, omit_defaults=True):
     """A cluster has another leader, under a term that only grows; "" is nobody, as no member can lead now."""
 
@@ -170,7 +181,7 @@ class HarvestEvent(Struct, frozen=True, omit_defaults=True):
 
 EventData = (
     NodeEvent | NodeRegistered | NodePower | NodePolicy | TaskEvent | TaskEnded | CoordinatorEvent | HoldEvent | RolloutEvent
-    | AppEvent | ClusterEvent | LeaderEvent | DecisionEvent | HarvestEvent
+    | AppEvent | ClusterEvent | PeerEvent | LeaderEvent | DecisionEvent | HarvestEvent
 )  # fmt: skip
 
 EVENTS: dict[str, tuple[type, str]] = {
@@ -190,6 +201,7 @@ EVENTS: dict[str, tuple[type, str]] = {
     "cluster.changed": (ClusterEvent, "members joined or left a cluster"),
     "cluster.dissolved": (ClusterEvent, "a cluster is no more"),
     "cluster.leader-elected": (LeaderEvent, "a cluster has a new leader"),
+    "cluster.peer-dropped": (PeerEvent, "a member serves chunks that are not what their name says"),
     "cluster.proposed": (DecisionEvent, "something was put to the vote of a cluster"),
     "cluster.decided": (DecisionEvent, "a proposal has its one outcome"),
     "task.queued": (TaskEvent, "a task waits for a free slot"),

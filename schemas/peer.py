@@ -7,6 +7,9 @@
 | ``cache-get`` | `CacheGet` | `CacheItem` |
 | ``cache-put`` | `CachePut` | `CacheDone` |
 | ``cache-drop`` | `CacheGet` | `CacheDone` |
+| ``chunks`` | `ChunksAsk` | `ChunksHeld` |
+
+What goes in chunks goes past the broker: see `peer_link.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from schemas import limits
+from schemas.names import Id
+from schemas.rollout import Digest
 
 Key = Annotated[str, Meta(min_length=1, max_length=512)]
 
@@ -57,3 +62,40 @@ class CacheDone(Struct, frozen=True, omit_defaults=True):
 
     kept: bool = False
     error: str = ""
+
+
+class ChunksAsk(Struct, frozen=True):
+    """A member, `node`, takes this artifact, or may want some of it: what is there, and where can it be had?"""
+
+    node: Id
+    artifact: Digest
+
+
+class ChunksHeld(Struct, frozen=True, omit_defaults=True):
+    """What a member has of an artifact, and how it serves it.
+
+    It listens on `at` (``host:port``) and knows the asker by `key`; without `at` it serves nobody now, `why_not` says why.
+    `takes`: it is getting the artifact, or has it. `have` is a bit for each different chunk of the manifest, in the order
+    of their first mention, the lowest bit of the first byte first; None: all of them.
+    """
+
+    at: str = ""
+    key: str = ""
+    why_not: str = ""
+    takes: bool = False
+    have: Annotated[bytes, Meta(max_length=4096)] | None = b""
+    error: str = ""
+
+
+def bits_of(held: list[bool]) -> bytes:
+    """`ChunksHeld.have` of these."""
+    number = sum(1 << at for at, one in enumerate(held) if one)
+    return number.to_bytes((len(held) + 7) // 8, "little")
+
+
+def held_by(bits: bytes | None, chunks: list[str]) -> frozenset[str]:
+    """Which of an artifact's chunks `ChunksHeld.have` means."""
+    if bits is None:
+        return frozenset(chunks)
+    number = int.from_bytes(bits[: (len(chunks) + 7) // 8], "little")
+    return frozenset(digest for at, digest in enumerate(chunks) if number >> at & 1)

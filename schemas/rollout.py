@@ -250,7 +250,8 @@ class AppReport(Struct, frozen=True, omit_defaults=True):
     """On ``app.<node>.<app>``: on each change of phase, every `limits.APP_REPORT_S`, and after each registration.
 
     `order` is that of the assignment it is about, `running` the version that runs (or is held) at this moment, `good` the
-    last one that was healthy here. `got_bytes` of `artifact_bytes` are here, of which `reused_bytes` were there before.
+    last one that was healthy here. `got_bytes` of `artifact_bytes` are here, of which `reused_bytes` were there before, and
+    `peer_bytes` came from members of its clusters; the rest came from the store.
     """
 
     node: Id
@@ -265,3 +266,4 @@ class AppReport(Struct, frozen=True, omit_defaults=True):
     got_bytes: int = 0
     reused_bytes: int = 0
     figures: AppFigures = AppFigures()
+    peer_bytes: int = 0

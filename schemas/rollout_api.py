@@ -134,6 +134,7 @@ class DeviceRow(Struct, frozen=True, omit_defaults=True):
     got_bytes: int = 0
     reused_bytes: int = 0
     figures: AppFigures = AppFigures()
+    peer_bytes: int = 0
 
 
 class RolloutInfo(Struct, frozen=True, omit_defaults=True):

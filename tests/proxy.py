@@ -60,6 +60,7 @@ class Proxy:
         self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
         self._server: asyncio.Server | None = None
         self.port = 0
+        self.passed_bytes = 0  # that came from the broker and were delivered, to all
         self._do(self._listen())
 
     def target(self, target: Target) -> Target:
@@ -181,6 +182,8 @@ class Proxy:
                 return
             writer.write(data)
             await writer.drain()
+            if flow is self._flows[Way.FROM_BROKER]:
+                self.passed_bytes += len(data)
 
 
 def _reset(writers: list[asyncio.StreamWriter]) -> None:

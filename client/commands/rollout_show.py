@@ -78,8 +78,8 @@ def info(found: RolloutInfo) -> None:
 def devices(found: tuple[DeviceRow, ...]) -> None:
     """What each device does and measures."""
     show.print_table(
-        ("NODE", "STAGE", "BATCH", "DOES", "HAS", "GOOD", "BYTES", "REUSED", "UP", "RESTARTS", "CHECKS", "LATENCY", "CPU",
-         "MEMORY", "WHY"),
+        ("NODE", "STAGE", "BATCH", "DOES", "HAS", "GOOD", "BYTES", "REUSED", "FROM PEERS", "UP", "RESTARTS",
+         "CHECKS", "LATENCY", "CPU", "MEMORY", "WHY"),
         [_device(d) for d in found],
         empty="no device is part of it",
     )  # fmt: skip
@@ -93,8 +93,8 @@ def _device(d: DeviceRow) -> tuple[object, ...]:
         f"{f.cpu_percent:.0f} %" if f.cpu_percent else "", f"{f.memory_mb:.0f} MiB" if f.memory_mb else "",
     )  # fmt: skip
     batch = d.batch + 1 if d.batch >= 0 else ""
-    got, reused = (show.size(n) if n else "" for n in (d.got_bytes, d.reused_bytes))
-    return d.node, d.stage.value, batch, d.phase, d.running, d.good, got, reused, *measured, d.reason
+    sizes = (show.size(n) if n else "" for n in (d.got_bytes, d.reused_bytes, d.peer_bytes))
+    return d.node, d.stage.value, batch, d.phase, d.running, d.good, *sizes, *measured, d.reason
 
 
 def line(found: RolloutInfo) -> None:

@@ -116,6 +116,14 @@ class Disk:
                 found[digest] = path.read_bytes
         return found
 
+    def installed(self) -> Iterator[tuple[str, dict[str, Read]]]:
+        """Of every installed version of every app: the name of its artifact, and where its chunks can be read."""
+        for app in self.root.glob("[!.]*"):
+            for folder in self._installed(app.name):
+                with contextlib.suppress(OSError, BadInput):
+                    data = (folder / MANIFEST).read_bytes()
+                    yield digest_of(data), dict(_chunks_of(folder, _manifest(data)))
+
     def _installed(self, app: str) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             yield from (e for e in (self.root / app).iterdir() if e.is_dir() and not e.name.startswith("."))
@@ -139,6 +147,9 @@ class Disk:
             path.chmod(0o755 if file.executable else 0o644)
         write_private(new / MANIFEST, encode(manifest))
         os.replace(new, folder)
+
+    def drop_chunks(self, manifest: Manifest) -> None:
+        """Its version is installed: what waited for that may go."""
         for file in manifest.files:
             for chunk in file.chunks:
                 self.chunk(chunk.digest).unlink(missing_ok=True)

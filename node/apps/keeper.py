@@ -18,8 +18,9 @@ from msgspec import structs
 
 from node.apps.checks import check
 from node.apps.disk import Disk
-from node.apps.fetch import Fetcher, Unfit
+from node.apps.fetch import Fetcher, Progress, Unfit
 from node.apps.process import Running
+from node.apps.shelf import Shelf
 from node.context import Context
 from node.core.app import App
 from node.core.app_actions import Action, Drop, Fetch, Keep, Kept, Point, Report, Start, Stop
@@ -48,6 +49,7 @@ class Apps:
 
     def __init__(self, folder: Path, *, services: bool) -> None:
         self._disk = Disk(folder)
+        self.shelf = Shelf(self._disk)
         self._services = services
         self._apps: dict[str, App] = {}
         self._any = asyncio.Event()  # a device without an app is not woken
@@ -76,11 +78,12 @@ class Apps:
             app = self._apps[kept.app] = App(kept)
             self._any.set()
             self._do(app, app.boot(time.time()))
+        await asyncio.to_thread(self.shelf.look)
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
 
-    def attach(self, context: Context, fetcher: Callable[[Disk], Fetcher]) -> None:
+    def attach(self, context: Context, fetcher: Callable[[Disk, Shelf], Fetcher]) -> None:
         """A broker can be reached (or will be)."""
-        self._context, self._fetcher = context, fetcher(self._disk)
+        self._context, self._fetcher = context, fetcher(self._disk, self.shelf)
         for app in self._apps.values():
             if app.fetching:
                 self._fetch(app, Fetch(app.kept.target)) if app.kept.target else None
@@ -161,8 +164,8 @@ class Apps:
             self._fetches[app.kept.app] = task
 
     async def _bring(self, app: App, version: AppVersion, fetcher: Fetcher) -> None:
-        def tell(got: int, reused: int) -> None:
-            app.got_bytes, app.reused_bytes = got, reused
+        def tell(progress: Progress) -> None:
+            app.got_bytes, app.reused_bytes, app.peer_bytes = progress.got, progress.reused, progress.from_peers
 
         now, name = time.time, version.version
         try:
@@ -179,8 +182,8 @@ class Apps:
             log.exception("an install failed", extra=fields(app=app.kept.app, version=name))
             self._do(app, app.not_fetched(name, f"the install failed: {error}", False, now()))
         else:
-            told = fields(app=app.kept.app, version=name, bytes=app.got_bytes, reused=app.reused_bytes)
-            log.info("an app is installed", extra=told)
+            of = {"bytes": app.got_bytes, "reused": app.reused_bytes, "from_peers": app.peer_bytes}
+            log.info("an app is installed", extra=fields(app=app.kept.app, version=name, **of))
             self._do(app, app.fetched(name, now()))
 
     def _start(self, app: App, version: AppVersion) -> None:
@@ -223,7 +226,7 @@ class Apps:
     def _drop(self, app: App, version: str) -> None:
         if version:
             keep = {self._disk.folder(other).name for other in app.kept.versions.values()}
-            self._spawn(asyncio.to_thread(self._disk.drop, app.kept.app, keep))
+            self._spawn(asyncio.to_thread(self._remove, self._disk.drop, app.kept.app, keep))
         else:
             self._spawn(self._drop_app(app.kept.app))
 
@@ -231,7 +234,11 @@ class Apps:
         ending = self._ending.get(app)
         if ending is not None:
             await asyncio.wait({ending})
-        await asyncio.to_thread(self._disk.drop_app, app)
+        await asyncio.to_thread(self._remove, self._disk.drop_app, app)
+
+    def _remove(self, drop: Callable[..., None], *what: Any) -> None:
+        drop(*what)
+        self.shelf.look()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -45,6 +45,7 @@ class App:
     fetch_wait_s: float = 0.0
     got_bytes: int = 0
     reused_bytes: int = 0
+    peer_bytes: int = 0
     processes: dict[str, Process] = field(default_factory=dict)
 
     # Events.
@@ -241,7 +242,7 @@ class App:
         target = self.kept.target
         if target is not None and self.fetching != target.version:
             self.fetching = target.version
-            self.got_bytes = self.reused_bytes = 0
+            self.got_bytes = self.reused_bytes = self.peer_bytes = 0
             out.append(Fetch(target))
 
     def _defer(self, out: Out) -> None:
@@ -332,5 +333,5 @@ class App:
         kept = self.kept
         return AppReport(
             node, boot, kept.app, kept.order, kept.phase, kept.wanted, kept.running, kept.good, kept.reason[:300],
-            self.got_bytes, self.reused_bytes,
+            self.got_bytes, self.reused_bytes, peer_bytes=self.peer_bytes,
         )  # fmt: skip

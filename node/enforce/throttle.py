@@ -11,6 +11,7 @@ from schemas.bus import Bus
 from schemas.objects import Objects, Pace
 
 BYTES_PER_MBIT = 125_000
+LOOK_S = 0.5  # a rate that is changed is noticed by those who wait in the event loop within this time
 
 
 class Throttle:
@@ -32,12 +33,21 @@ class Throttle:
     def wait(self, size: int) -> None:
         """So many bytes move now; returns once that keeps to the rate. Blocks its thread."""
         with self._changed:
-            bucket = self._bucket
-            if bucket is None:
-                return
-            until = time.monotonic() + bucket.take(size, time.monotonic())
+            bucket, until = self._take(size)
             while self._bucket is bucket and (left_s := until - time.monotonic()) > 0:
                 self._changed.wait(left_s)
+
+    async def paced(self, size: int) -> None:
+        """`wait` for who is in the event loop."""
+        with self._changed:
+            bucket, until = self._take(size)
+        while self._bucket is bucket and (left_s := until - time.monotonic()) > 0:  # noqa: ASYNC110 - threads wait, too
+            await asyncio.sleep(min(left_s, LOOK_S))
+
+    def _take(self, size: int) -> tuple[Bucket | None, float]:
+        """The bucket, and until when to wait."""
+        now = time.monotonic()
+        return self._bucket, now + (self._bucket.take(size, now) if self._bucket is not None else 0.0)
 
 
 class PacedObjects(Objects):

@@ -27,6 +27,7 @@ from schemas.event import (
     NodePolicy,
     NodePower,
     NodeRegistered,
+    PeerEvent,
     RolloutEvent,
     TaskEnded,
     TaskEvent,
@@ -63,6 +64,7 @@ SAMPLES: dict[type, Any] = {
     AppEvent: AppEvent("n1", "model", "1.2.0", "r1", 3, "not healthy in time"),
     DecisionEvent: DecisionEvent("c1", "p1", "update?", "accepted", ("n1",), (), ("n2",), 12),
     ClusterEvent: ClusterEvent("c1", 3, ("n1",), reason="n1 joined"),
+    PeerEvent: PeerEvent("c1", "n1", "n2", "sha256-" + "a" * 64, "sha256-" + "b" * 64, "other bytes"),
     LeaderEvent: LeaderEvent("c1", "n1", 12, "n2", 0.7, "n2 was lost"),
 }
 

@@ -68,9 +68,9 @@ def test_never_more_is_claimed_than_ran_and_every_claim_is_sound(steps: list[tup
     ticks = busy_s = ran_s = 0.0
     at, claims = AT, []
     for passed_s, share, suspended, jump_s in steps:
-        ticks, busy_s = ticks + passed_s, busy_s + share * passed_s
+        before, ticks, busy_s = ticks, ticks + passed_s, busy_s + share * passed_s
         at += passed_s + jump_s
-        ran_s += 0.0 if suspended or passed_s > 10 else share * passed_s
+        ran_s += 0.0 if suspended or ticks - before > 10 else share * passed_s
         claims += session.look(ticks, at, busy_s, suspended=suspended)
     claims.append(session.end())
     assert len({claim.id for claim in claims}) == len(claims)

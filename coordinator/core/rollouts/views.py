@@ -51,7 +51,7 @@ def _device(state: Rollouts, rollout: Rollout, device: Device) -> api.DeviceRow:
         return api.DeviceRow(device.node, device.stage, device.batch, device.reason)
     return api.DeviceRow(
         device.node, device.stage, device.batch, device.reason or said.reason, said.phase.value, said.running, said.good,
-        said.got_bytes, said.reused_bytes, said.figures,
+        said.got_bytes, said.reused_bytes, said.figures, said.peer_bytes,
     )  # fmt: skip
 
 

@@ -1,0 +1,188 @@
+"""Members of a cluster get an app from each other: one copy over the wide link, which is a proxy that counts here."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node.apps.fetch import Progress
+from node.apps.peers import Link
+from node.apps.shelf import Shelf
+from schemas import subjects
+from schemas.artifact import Chunk, digest_of
+from schemas.codec import Decoder, encode
+from schemas.jetstream import ensure_streams
+from schemas.limits import CHUNK_BYTES
+from schemas.peer import ChunksAsk, ChunksHeld
+from schemas.peer_link import GREETING
+from schemas.rollout import AppVersion, DataOnly
+from schemas.rollout_state import RolloutPhase
+from schemas.target import Target
+from tests.integration.sharing import Sharer, sharers
+from tests.integration.stack import Stack, stack
+from tests.integration.test_apps_on_nodes import app_folder, create, ended, in_use, stored, version_of
+from tests.integration.test_cluster_life import led
+from tests.proxy import Proxy, Way, proxied
+from tests.until import eventually
+
+NAMES = ("n1", "n2", "n3", "n4", "n5")
+CHUNKS = 30
+DATA = random.Random(1).randbytes(CHUNKS * CHUNK_BYTES)
+_held: Decoder[ChunksHeld] = Decoder(ChunksHeld)
+
+
+class Liar(Shelf):
+    """Serves other bytes than it is asked for, of the right size."""
+
+    def read(self, digest: str) -> bytes:
+        return bytes(len(super().read(digest)))
+
+
+@pytest.fixture
+def link(target: Target) -> Iterator[Proxy]:
+    """The wide link."""
+    with proxied(target) as proxy:
+        yield proxy
+
+
+async def ready(fleet: Stack, data: bytes = DATA) -> AppVersion:
+    """A version whose artifact is in the store."""
+    await ensure_streams(fleet.bus)
+    return version_of("1.0", await stored(fleet, {"model.bin": data}), DataOnly())
+
+
+async def all_fetch(members: list[Sharer], version: AppVersion) -> list[Progress]:
+    return await asyncio.gather(*(member.fetch(version) for member in members))
+
+
+async def test_a_cluster_gets_one_copy_over_the_wide_link_and_each_member_brings_a_part(
+    target: Target, link: Proxy, tmp_path: Path
+) -> None:
+    async with stack(target, tmp_path) as fleet:
+        version = await ready(fleet)
+        async with sharers(link.target(target), tmp_path, NAMES) as members:
+            before = link.passed_bytes
+            progress = await all_fetch(members, version)
+            assert link.passed_bytes - before < 1.05 * len(DATA), (
+                "one copy, five manifests and what they ask each other"
+            )
+            assert all(member.installed(version, "model.bin") == DATA for member in members)
+            brought = [one.got - one.from_peers for one in progress]
+            assert sum(brought) == len(DATA) and all(brought)
+            assert sum(member.share.served_bytes for member in members) == 4 * len(DATA)
+
+
+async def test_one_that_comes_later_gets_all_of_it_from_those_that_have_it(
+    target: Target, link: Proxy, tmp_path: Path
+) -> None:
+    async with stack(target, tmp_path) as fleet:
+        version = await ready(fleet)
+        async with sharers(link.target(target), tmp_path, NAMES[:3]) as members:
+            await all_fetch(members[:2], version)
+            before = link.passed_bytes
+            late = await members[2].fetch(version)
+            assert late.from_peers == len(DATA) and link.passed_bytes - before < 0.05 * len(DATA)
+            assert all(member.share.served_bytes > 0.6 * len(DATA) for member in members[:2]), "in parallel"
+
+
+async def test_a_peer_that_serves_rubbish_is_dropped_and_told_of_and_everybody_has_the_app(
+    target: Target, tmp_path: Path
+) -> None:
+    async with stack(target, tmp_path) as fleet:
+        version = await ready(fleet)
+        async with sharers(target, tmp_path, NAMES[:4], {"n3": Liar}) as members:
+            progress = await all_fetch(members, version)
+            assert all(member.installed(version, "model.bin") == DATA for member in members)
+            event = await fleet.event("cluster.peer-dropped", "c1")
+            assert event["data"]["peer"] == "n3" and event["data"]["artifact"] == version.artifact
+            dropped = [member.name for member in members if "n3" in member.peers.out]
+            assert dropped == ["n1", "n2", "n4"]
+            assert members[2].share.served_bytes <= 3 * CHUNK_BYTES, "each asked it for one chunk, and no more"
+            assert all(one.got == len(DATA) for one in progress)
+            told = len(fleet.seen("cluster.peer-dropped"))
+            second = version_of("2.0", await stored(fleet, {"model.bin": DATA[::-1]}), DataOnly())
+            await all_fetch(members, second)
+            assert members[0].installed(second, "model.bin") == DATA[::-1]
+            assert members[2].share.served_bytes <= 3 * CHUNK_BYTES and told == len(fleet.seen("cluster.peer-dropped"))
+
+
+async def test_who_may_not_serve_is_asked_for_nothing_and_gets_it_all_the_same(target: Target, tmp_path: Path) -> None:
+    async with stack(target, tmp_path) as fleet:
+        version = await ready(fleet)
+        async with sharers(target, tmp_path, NAMES[:3]) as members:
+            members[0].why_not = "its power mode is power_save"
+            await all_fetch(members, version)
+            assert members[0].share.served_bytes == 0
+            assert members[0].progress.from_peers == len(DATA), "the others bring it over the wide link"
+
+
+async def test_only_members_are_told_where_chunks_are_and_only_they_are_served(target: Target, tmp_path: Path) -> None:
+    async with stack(target, tmp_path) as fleet:
+        version = await ready(fleet, DATA[: 3 * CHUNK_BYTES])
+        async with sharers(target, tmp_path, NAMES[:2]) as (one, other):
+            await one.fetch(version)
+            subject = subjects.peer("c1", "n1", "chunks")
+
+            async def asked(node: str) -> ChunksHeld:
+                return _held(await fleet.bus.request(subject, encode(ChunksAsk(node, version.artifact)), 2.0))
+
+            stranger = await asked("stranger")
+            assert "is not in cluster c1" in stranger.error and not stranger.at and not stranger.key
+            held = await asked("n2")
+            assert held.takes and held.have is None
+            chunk = Chunk(digest_of(DATA[:CHUNK_BYTES]), CHUNK_BYTES)
+            for me, key in (("n2", "0" * 64), ("stranger", held.key), ("n1", held.key)):
+                guess = await Link.open(me, "c1", ChunksHeld(held.at, key))
+                with pytest.raises(EOFError):
+                    await guess.get(chunk)
+            known = await Link.open("n2", "c1", held)
+            assert await known.get(chunk) == DATA[:CHUNK_BYTES]
+            nowhere = Chunk("../../../fog.creds", 1)
+            assert await known.get(nowhere) is None, "what is on no shelf is not read"
+            one.told(["n1"], version=2)
+            gone = await Link.open("n2", "c1", held)
+            with pytest.raises(EOFError):
+                await gone.get(chunk)
+            known.close()
+            assert other.share.served_bytes == 0
+
+
+async def test_a_share_holds_to_its_limits_whoever_connects(target: Target, tmp_path: Path) -> None:
+    async with sharers(target, tmp_path, NAMES[:2]) as (one, _):
+        host, port = one.share.at.split(":")
+        links = [await asyncio.open_connection(host, int(port)) for _ in range(16)]
+        for reader, _ in links:
+            assert (await reader.readline()).startswith(GREETING.encode())
+        reader, writer = await asyncio.open_connection(host, int(port))
+        assert await reader.read() == b"", "the seventeenth is closed at once"
+        links[0][1].write(b"x" * 10_000)
+        assert await links[0][0].read() == b"", "a line without an end is no reason to keep it"
+        for _, each in (*links, (reader, writer)):
+            each.close()
+
+
+async def test_when_one_is_killed_in_the_middle_the_others_go_on(target: Target, link: Proxy, tmp_path: Path) -> None:
+    async with stack(target, tmp_path) as fleet:
+        await fleet.coordinator()
+        for name in NAMES[:3]:
+            fleet.start_node(name, "--nats", link.target(target).url, "--share", "127.0.0.1")
+        await led(fleet, size=3)
+        version = await ready(fleet, DATA + random.Random(2).randbytes(30 * CHUNK_BYTES))
+        link.delay(0.1, Way.FROM_BROKER)
+        before = link.passed_bytes
+        await create(fleet, "r1", version)
+        chunks = app_folder(fleet, "n3").parent / ".chunks"
+        await eventually(lambda: chunks.is_dir() and len(list(chunks.iterdir())) > 8)
+        fleet.kill("n3", signal.SIGKILL)
+        await eventually(lambda: all((app_folder(fleet, name) / "current").exists() for name in NAMES[:2]), 30.0)
+        assert link.passed_bytes - before < 1.4 * version.artifact_bytes
+        link.delay(0.0)
+        fleet.start_node("n3", "--nats", link.target(target).url, "--share", "127.0.0.1")
+        after = await ended(fleet, "r1", RolloutPhase.SUCCEEDED)
+        assert all((in_use(fleet, name) / "model.bin").stat().st_size == version.artifact_bytes for name in NAMES[:3])
+        assert all(device.peer_bytes for device in after.devices)
