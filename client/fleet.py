@@ -365,13 +365,14 @@ class Fleet:
         return await self._api.set_policy(check_id("node", node), dict(pairs), reset)
 
     async def events(
-        self, *, follow: bool = False, since: float | None = None, kind: str = ""
+        self, *, follow: bool = False, since: float | None = None, after: int | None = None, kind: str = ""
     ) -> AsyncIterator[CloudEvent]:
-        """Stored events from `since` (seconds since 1970; None: all of them, or with `follow` only new ones).
+        """Stored events from `since` (seconds since 1970) or `after` a sequence; of neither: all, or with `follow` new ones.
 
-        `kind` is a type (``task.failed``) or its first word (``task``).
+        `kind` is a type (``task.failed``) or its first word (``task``). Nobody waits for a reader: raises FellBehind, with
+        the sequence to go on after, when the oldest that it had not read yet are no longer kept.
         """
-        reading = Events(self._bus, kind=kind, since=since, follow=follow)
+        reading = Events(self._bus, kind=kind, since=since, after=after, follow=follow)
         try:
             async for event in reading:
                 yield event

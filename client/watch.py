@@ -1,8 +1,15 @@
-"""Following what happens: stored events, in order and as they come, and what a running task prints."""
+"""Following what happens: stored events, in order and as they come, and what a running task prints.
+
+Nobody waits for a reader. It asks for as many events as it has room for; one that stops reading asks for nothing more, and
+after `IDLE_S` the broker has forgotten it. The stream goes on without it: once the oldest events have gone before they
+were read, the reading ends with `FellBehind`, which says how many they are and where to go on.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -14,13 +21,16 @@ import msgspec
 from schemas import jetstream, streams, subjects
 from schemas.bus import Bus, Subscription, header
 from schemas.codec import Decoder, convert
-from schemas.errors import BadInput, FogError
+from schemas.errors import BadInput, FellBehind, FogError, Unreachable
 from schemas.event import EVENTS, CloudEvent, rfc3339
 from schemas.names import new_id
 from schemas.pull import Message, Puller
 from schemas.task import Output
 
 BATCH = 250
+HELD = 4 * BATCH  # events that may wait here for a slow reader
+STALL_S = 1.0  # a reader whose process took nothing in for so long, although there was more, may have missed some
+QUIET_S = 0.5  # a reader of what is there asks after this whether there is any more
 IDLE_S = 30.0  # the broker forgets the consumer of a watcher that went away after this
 # A new consumer begins so many events behind the last that came: a broker that was killed has forgotten the very last ones,
 LOOK_BACK = 1_000  # which are said again under other numbers (`schemas.eventlog`). What came before is not given twice.
@@ -31,22 +41,37 @@ _decode_output: Decoder[Output] = Decoder(Output)
 
 
 class Events:
-    """Reads FOG_EVENTS from a moment on. Iterate; `close()` always."""
+    """Reads FOG_EVENTS from a moment on, or after a sequence. Iterate; `close()` always."""
 
-    def __init__(self, bus: Bus, *, kind: str = "", since: float | None = None, follow: bool = False) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        kind: str = "",
+        since: float | None = None,
+        after: int | None = None,
+        follow: bool = False,
+    ) -> None:
+        if after is not None and (after < 0 or since is not None):
+            raise BadInput("after", f"{after} is no sequence" if after < 0 else "since says where to begin already")
         self._bus, self._filter, self._since, self._follow = bus, _filter(kind), since, follow
+        self._kinds = self._filter != _filter("")  # only some are read
         self._name = ""
         self._next = 0  # the consumer's next delivery; 0: there is to be a new consumer
-        self._held: deque[Message] = deque()
+        # With where the one before lay, if some may be missing between.
+        self._held: deque[tuple[Message, int | None]] = deque()
         self._news = asyncio.Event()
-        self._first = 0  # where this reading began, and
-        self._seq = 0  # the last that came
+        self._first = 0 if after is None else after + 1  # where this reading began, and
+        self._seq = after or 0  # the last that came
+        self._at = after  # where the last delivery lay, also of one that came before
+        self._unread = after is not None  # the reader left no room for what came next: it may be gone
+        self._more_at = math.inf  # when the last came, if there was more already
         self._ids: dict[bytes, None] = {}  # of what came lately
         self._left = 0
         self._puller: Puller | None = None
 
     async def __aiter__(self) -> AsyncIterator[CloudEvent]:
-        """The events, oldest first; without `follow` up to the last one stored when this began."""
+        """The events, oldest first; without `follow` up to the last one stored when this began. Raises FellBehind."""
         await self._open()
         self._puller = Puller(
             self._bus, streams.EVENTS, self._name, self._arrived, batch=BATCH, on_missing=self._open, room=self._room
@@ -56,14 +81,20 @@ class Events:
             self._bus.when_back(self._renew)
         while self._follow or self._left > 0:
             while self._held:
-                message = self._held.popleft()
+                message, before = self._held.popleft()
+                if before is not None:
+                    await self._judge(before, message)
                 self._left -= 1
                 yield read_event(message.data)
             if not self._follow and self._left <= 0:
                 return
             self._puller.ask()
             self._news.clear()
-            await self._news.wait()
+            try:
+                async with asyncio.timeout(None if self._follow else QUIET_S):
+                    await self._news.wait()
+            except TimeoutError:
+                await self._count()
 
     async def close(self) -> None:
         """Stop reading."""
@@ -82,7 +113,7 @@ class Events:
             "name": name, "ack_policy": "none", "filter_subject": self._filter, "mem_storage": True,
             "inactive_threshold": int(IDLE_S * streams.NS), "deliver_policy": "all",
         }  # fmt: skip
-        if self._seq:
+        if self._first:
             first = max(self._first, self._seq + 1 - LOOK_BACK)
             config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": first}
         elif self._since is not None:
@@ -103,7 +134,7 @@ class Events:
             self._puller.renew()
 
     def _room(self) -> int:
-        return max(0, 4 * BATCH - len(self._held))
+        return max(0, HELD - len(self._held))
 
     def _arrived(self, message: Message) -> None:
         consumer, number = message.delivery()
@@ -119,15 +150,39 @@ class Events:
     def _take(self, message: Message) -> None:
         """Keep it unless it came before: under the same number, or under another one that a killed broker had forgotten."""
         event, seq = header(message.headers, b"Nats-Msg-Id"), message.seq
+        before, self._at = self._at, seq
         if event in self._ids or (not event and seq <= self._seq):
             self._left -= 1
             return
         self._first, self._seq = self._first or seq, seq
-        self._held.append(message)
+        now = asyncio.get_running_loop().time()
+        slow = self._unread or now - self._more_at > STALL_S
+        gap = before is not None and seq > before + 1 and (slow or not self._kinds)
+        self._held.append((message, before if gap else None))
+        self._unread, self._more_at = len(self._held) >= HELD, now if message.pending else math.inf
         if event:
             self._ids[event] = None
         if len(self._ids) > 2 * LOOK_BACK:
             del self._ids[next(iter(self._ids))]
+
+    async def _count(self) -> None:
+        """Of what was there, some may be gone by now: it will not come. (What a delivery says of it, `pending`, may be old.)"""
+        with contextlib.suppress(FogError):  # the puller mends it
+            info = await jetstream.call(self._bus, f"CONSUMER.INFO.{streams.EVENTS}.{self._name}")
+            if int(info["delivered"]["consumer_seq"]) == self._next - 1:  # nothing is on its way
+                self._left = min(self._left, len(self._held) + int(info["num_pending"]))
+
+    async def _judge(self, before: int, message: Message) -> None:
+        """Raises FellBehind when what lay between is gone. (With a filter there is a gap wherever other events lie.)"""
+        while True:
+            try:
+                info = await jetstream.stream_info(self._bus, streams.EVENTS)
+                break
+            except Unreachable:  # a reader outlives its broker's restart
+                await asyncio.sleep(QUIET_S)
+        missed = min(int(info["state"]["first_seq"]), message.seq) - before - 1
+        if missed > 0:
+            raise FellBehind(missed, missed + 1 + message.pending, message.seq - 1, exact=not self._kinds)
 
 
 def read_event(data: bytes) -> CloudEvent:

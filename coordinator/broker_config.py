@@ -12,6 +12,9 @@ from schemas import subjects
 # A server ping wakes a phone: rarely. A closed connection shows at once anyway, and heartbeats judge the silent.
 PING_INTERVAL = "2m"
 AUTH_S = 10
+# A client that does not read what it asked for is cut, never waited for: once so much waits for it, or nothing could be
+# written to it for so long. (The server's own defaults, which the bounds of `schemas.pull` rely on.)
+PENDING_BYTES, WRITE_S = 64 << 20, 10
 LOG_BYTES, LOG_FILES = 4 << 20, 3  # the server's log is rotated at this size, and so many old ones are kept
 
 
@@ -41,6 +44,8 @@ ping_interval: "{PING_INTERVAL}"
 disable_sublist_cache: true
 # A client has this long to say who it is: a whole fleet may come back at once. (The default, 2 s, has them start over.)
 authorization {{ timeout: {AUTH_S} }}
+max_pending: {PENDING_BYTES}
+write_deadline: "{WRITE_S}s"
 jetstream {{
   store_dir: {_quote(str(folder / "store"))}{store}
   # One consumer a node; the server's own default ends at 1000 a stream.

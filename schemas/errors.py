@@ -32,6 +32,22 @@ class NoResponders(Unreachable):
     """The broker is there, and nobody listens on that subject."""
 
 
+class FellBehind(FogError):
+    """A reader of events was slower than they come: the oldest went before it had read them. Reading ends here.
+
+    `missed` events are gone (with a filter: at most so many), `behind` was all that it had not read, these included.
+    `after` is the sequence of the last one that is gone: reading on after it misses nothing more.
+    """
+
+    def __init__(self, missed: int, behind: int, after: int, *, exact: bool = True) -> None:
+        most = "" if exact else "up to "
+        super().__init__(
+            f"reading was too slow: {behind:,} events behind, and {most}{missed:,} of them are no longer kept",
+            hint=f"go on with what is still there: fog events --follow --after {after}, or fleet.events(after={after}, …)",
+        )
+        self.missed, self.behind, self.after = missed, behind, after
+
+
 class Conflict(FogError):
     """A compare-and-set lost: somebody wrote first. Read again and decide anew."""
 

@@ -68,6 +68,13 @@ class Message:
         """When the broker stored it, seconds since 1970."""
         return self.place()[2]
 
+    @property
+    def pending(self) -> int:
+        """How many more the consumer had to give when it gave this one."""
+        tokens = self.reply.split(".")
+        first = 4 if len(tokens) < 12 else 6
+        return int(tokens[first + 4])
+
     def ack(self, bus: Bus) -> None:
         """It is done and leaves the work queue. Not waited for: a lost ack is a redelivery."""
         bus.publish(self.reply, b"", lazy=True)

@@ -27,6 +27,13 @@ def parser(name: str) -> argparse.ArgumentParser:
     )
     made.add_argument("--follow", action="store_true", help="go on with what happens from now")
     made.add_argument("--since", metavar="TIME", help="from then on: 30s, 10m, 2h, 7d (ago), or 2026-05-01T12:00:00Z")
+    made.add_argument(
+        "--after",
+        dest="after_seq",
+        type=int,
+        metavar="SEQ",
+        help="what came after that sequence, as the error of a slow reader names it",
+    )
     return made
 
 
@@ -35,9 +42,10 @@ async def run(_name: str, args: argparse.Namespace) -> int:
     kinds = [*args.words, *args.after]
     if len(kinds) > 1:
         raise BadInput("kind", "only one is taken")
-    begin = since(args.since) if args.since else None if args.follow else since(LATELY)
+    lately = None if args.follow or args.after_seq is not None else since(LATELY)
+    begin = since(args.since) if args.since else lately
     async with common.connected(args) as fleet:
-        events = fleet.events(follow=args.follow, since=begin, kind=kinds[0] if kinds else "")
+        events = fleet.events(follow=args.follow, since=begin, after=args.after_seq, kind=kinds[0] if kinds else "")
         async with aclosing(events):  # type: ignore[type-var]
             async for event in events:
                 if args.json:

@@ -180,7 +180,8 @@ def test_a_command_that_answers_with_an_exit_code_leaves_no_letter(fleet: Up) ->
      ["submit", "echo", "1", "--cores", "many"], ["nodes", "--nothing"], ["submit", "echo", "1", "--priority", "x"],
      ["submit", "sha256", "/absent/file"], ["task"], ["task", "A*"], ["cancel", "nothing"], ["map", "echo"],
      ["nodes", "--state", "happy"], ["nodes", "--label", "room"], ["submit", "--command", "ls", "-l"],
-     ["events", "nothing.at.all"], ["events", "--since", "tomorrow"]],
+     ["events", "nothing.at.all"], ["events", "--since", "tomorrow"],
+     ["events", "--after", "-1"], ["events", "--after", "1", "--since", "1h"]],
 )  # fmt: skip
 def test_misuse_is_125_and_says_what_is_wrong(fleet: Up, words: list[str]) -> None:
     done = fleet.fog(*words)
@@ -279,6 +280,9 @@ def test_events_are_cloud_events_one_a_line(fleet: Up) -> None:
     assert {event["subject"] for event in registered} == {"node-1", "node-2"}
     assert {event["type"] for event in registered} == {"fog.node.registered"}
     assert _events(fleet, "--since", "0s") == []
+    from_the_first, from_the_third = _events(fleet, "--after", "0"), _events(fleet, "--after", "2")
+    assert from_the_first[2 : 2 + len(from_the_third)] == from_the_third[: len(from_the_first) - 2]
+    assert from_the_third
 
 
 def test_followed_events_go_on_from_the_stored_ones_to_what_happens_next(fleet: Up) -> None:

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
 import client
 from coordinator.broker import Broker
+from coordinator.broker_config import PENDING_BYTES
+from schemas import subjects
+from schemas.bus import Bus
+from schemas.creds import read_creds
 from schemas.errors import Refused, TaskFailed
 from schemas.event import CloudEvent, NodeRegistered
 from schemas.home import Home, read_instance
 from schemas.procs import spawn
+from schemas.target import Target
 from tests.integration.client_stack import ROOT, Up, up, wait_for_nodes
 from tests.until import eventually
+
+WATCHER = """
+import asyncio, sys
+from schemas.bus import Bus
+from schemas.target import Target
+
+async def watch():
+    bus = await Bus.connect(Target(sys.argv[1], seed=sys.argv[2]), name="sleepy")
+    await bus.subscribe("fog.v1.>", lambda *_: None)
+    await bus.flush()
+    print("watching", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(watch())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +107,49 @@ async def test_what_is_known_of_nodes_tasks_and_events_is_typed(running: Up) -> 
         registered = [event async for event in fleet.events(kind="node.registered")]
         assert {event.subject for event in registered} == {"node-1", "node-2"}
         assert all(isinstance(event.data, NodeRegistered) for event in registered)
+
+
+@contextmanager
+def stopped_watcher(target: Target) -> Iterator[None]:
+    """A process that has subscribed to all that is said, and was stopped then."""
+    process = spawn([sys.executable, "-c", WATCHER, target.url, target.seed], stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            assert process.stdout.readline() == b"watching\n"
+            process.send_signal(signal.SIGSTOP)
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+
+async def test_a_watcher_that_stopped_reading_is_cut_by_the_broker_and_tasks_go_on_meanwhile(running: Up) -> None:
+    """However fast others talk, no more than the broker's bound waits for it."""
+    creds = read_creds(Home(running.home).creds)
+    target = Target(creds.nats, seed=creds.seed)
+    async with client.connect(home=running.home) as fleet:
+        bus = await Bus.connect(target, name="talker")
+        cut: list[str] = []
+
+        def gone(_subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
+            told = json.loads(data)
+            cut.extend([told["reason"]] if told["client"].get("name") == "sleepy" else [])
+
+        await bus.subscribe(subjects.DISCONNECTS, gone)
+        with stopped_watcher(target):
+            tasks = asyncio.gather(*(fleet.submit("echo", number) for number in range(200)))
+            said = 0
+            while not cut:
+                for _ in range(16):
+                    bus.publish(subjects.output("talker", "talks"), b"x" * 65_536)
+                said += 16 * 65_536
+                await bus.flush()  # the broker has passed it on, or keeps it
+                assert said < 2 * PENDING_BYTES, "more than its bound waits for one that does not read"
+            assert await tasks == list(range(200))
+        assert "Slow Consumer" in cut[0]
+        assert bus.connected, "nobody else was cut"
+        await bus.close()
 
 
 async def test_a_killed_node_loses_nothing_of_a_map(tmp_path: Path) -> None:
