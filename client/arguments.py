@@ -94,6 +94,8 @@ def _no_json(value: Any) -> Any:
 
 
 def _check_count(args: Sequence[Any], offer: FunctionOffer) -> None:
+    if len(args) == len(offer.parameters):
+        return  # whichever of them are optional
     required = sum(not p.optional for p in offer.parameters) - (1 if offer.variadic and offer.parameters else 0)
     most = None if offer.variadic else len(offer.parameters)
     if len(args) < required or (most is not None and len(args) > most):

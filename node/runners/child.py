@@ -160,12 +160,12 @@ class Runner:
 
     def _go_home(self) -> None:
         """Where a function went must not decide what the next one finds."""
+        try:
+            if os.getcwd() == self._home:
+                return
+        except OSError:  # what it went to is gone
+            pass
         with contextlib.suppress(OSError):
-            try:
-                if os.getcwd() == self._home:
-                    return
-            except FileNotFoundError:  # what it went to is gone
-                pass
             os.chdir(self._home)
 
     # Saying.
