@@ -139,7 +139,7 @@ class Submitter:
                 hint="put the data into a file and pass that (a pathlib.Path, or bytes): it travels by the object store",
             )  # fmt: skip
         subject = subjects.submit(task.priority, task.submitter, task.id)
-        self._store.post(subject, data, task.id, on_answer, give_up_s=GIVE_UP_S)
+        self._store.post(subject, data, task.id, on_answer, give_up_s=GIVE_UP_S, in_row=True)
 
 
 def _told(result: asyncio.Future[Result], answer: Ack | FogError) -> None:

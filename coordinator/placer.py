@@ -119,7 +119,8 @@ class Placer:
         subject = subjects.work(place.node, place.task)
         self._bytes += len(data)
         on_answer = partial(self._answered, subject, place.task, place.history.placement, len(data))
-        self._store.post(subject, data, f"{place.task}.{place.history.placement}", on_answer, give_up_s=GIVE_UP_S)
+        msg_id = f"{place.task}.{place.history.placement}"
+        self._store.post(subject, data, msg_id, on_answer, give_up_s=GIVE_UP_S, in_row=True)
 
     def _answered(self, subject: str, task: str, placement: int, size: int, answer: Ack | FogError) -> None:
         if not isinstance(answer, Ack):

@@ -3,6 +3,12 @@
 nats-py's own `publish_async` loses futures over a restart and swallows server errors; awaiting each publish costs a
 round trip. Here the answer comes to a callback, and what got none in `RETRY_S` (or was cut off by a reconnect) is said
 again with the same ``Nats-Msg-Id``, which the broker stores once within its duplicate window.
+
+Messages *in a row* have one answer together, which saves a tenth of a task's CPU over all processes (measured with TASKS and
+WORK: 435 → 394 µs). Each names the one before it as the last that the stream must have stored
+(``Nats-Expected-Last-Msg-Id``), and the last asks for the answer: if it was stored, then so were all before it, one directly
+after the other. Whatever comes between breaks the row (one that is refused or known already, another publisher's message):
+then the last is refused, and each is said again with an answer of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +31,8 @@ RETRY_S = 2.0
 SWEEP_S = 0.5
 WINDOW = 8192  # messages that may be unanswered at a time; more wait here in order
 WINDOW_BYTES = 32 << 20
+ROW_MIN, ROW_MAX = 3, 100  # messages that are worth a row, and of one row
+ROW_PAUSE_S = 1.0  # after a row that broke: while others publish to the same stream, rows only cost
 # Try again: JetStream is starting, has no leader, or is overloaded; of several servers, the earlier try is under way.
 TRANSIENT = frozenset({10008, 10009, 10023, 10074, 10158, 10202})
 
@@ -58,7 +67,7 @@ _pub_ack = msgspec.json.Decoder(_PubAck).decode
 class Post:
     """One message on its way; only `Store` looks inside."""
 
-    __slots__ = ("at", "data", "give_up", "headers", "on_answer", "store", "subject", "token")
+    __slots__ = ("at", "data", "give_up", "headers", "in_row", "on_answer", "store", "subject", "token")
 
     def __init__(
         self,
@@ -73,6 +82,7 @@ class Post:
         self.store, self.subject, self.data, self.headers = store, subject, data, headers
         self.on_answer, self.at, self.give_up = on_answer, at, give_up
         self.token = ""
+        self.in_row = False  # it may be said without an answer of its own
 
     def on_reply(self, data: bytes, headers: bytes) -> None:
         """What the broker said."""
@@ -102,6 +112,8 @@ class Store:
         self._open: dict[Post, None] = {}
         self._open_bytes = 0
         self._queue: deque[Post] = deque()
+        self._row: list[Post] = []  # of this turn of the event loop
+        self._rows_from = 0.0
         self._sweeper: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         bus.when_back(self.retry_now)
@@ -120,10 +132,12 @@ class Store:
         *,
         headers: bytes = b"",
         give_up_s: float | None = None,
+        in_row: bool = False,
     ) -> Post | None:
         """Publish; `on_answer` gets the Ack, StoreRefused, or (after `give_up_s`, never if None) Unreachable. Never waits.
 
-        What it returns is for `withdraw`, and for nothing else; None: it is answered already."""
+        With `in_row` it goes together with others of this turn of the event loop, at the turn's end: for many to one stream,
+        with ids and no other headers. What is returned is for `withdraw`, and for nothing else; None: answered already."""
         if self._closed:
             on_answer(Unreachable(f"{subject} was not stored: this connection's work is over"))
             return None
@@ -131,6 +145,7 @@ class Store:
             headers = f"Nats-Msg-Id: {msg_id}\r\n".encode() + headers
         now = self._loop.time()
         post = Post(self, subject, data, headers, on_answer, now, None if give_up_s is None else now + give_up_s)
+        post.in_row = in_row
         if self._queue or len(self._open) >= self._window or self._open_bytes > WINDOW_BYTES:
             self._queue.append(post)
         else:
@@ -176,6 +191,9 @@ class Store:
         self._say(post)
 
     def _say(self, post: Post) -> None:
+        if post.in_row:
+            self._line_up(post)
+            return
         if not self._allowed():
             return
         try:
@@ -208,6 +226,57 @@ class Store:
     def _send_next(self) -> None:
         while self._queue and len(self._open) < self._window and self._open_bytes <= WINDOW_BYTES:
             self._send(self._queue.popleft())
+
+    # In a row.
+
+    def _line_up(self, post: Post) -> None:
+        if not self._row:
+            self._loop.call_soon(self._end_row)
+        self._row.append(post)
+        if len(self._row) >= ROW_MAX:
+            self._end_row()
+
+    def _end_row(self) -> None:
+        row, self._row = [post for post in self._row if post in self._open], []
+        for post in row:
+            post.in_row = False  # if it is said again, then by itself
+        # Of several servers, one compares with the last message that all have, not with the last that came.
+        if len(row) < ROW_MIN or self._loop.time() < self._rows_from or self._bus.clustered:
+            for post in row:
+                self._say(post)
+        elif self._allowed():
+            self._say_row(row)
+
+    def _say_row(self, row: list[Post]) -> None:
+        after = b""
+        try:
+            for post in row[:-1]:
+                self._bus.publish(post.subject, post.data, headers=post.headers + after)
+                after = b"Nats-Expected-Last-" + post.headers[5:]  # what follows ``Nats-``: its ``Msg-Id``
+            last, on_reply = row[-1], partial(self._row_answered, row)
+            last.token = self._bus.call(last.subject, last.data, on_reply, headers=last.headers + after)
+        except BadInput:
+            for post in row:
+                self._say(post)
+
+    def _row_answered(self, row: list[Post], data: bytes, _headers: bytes) -> None:
+        try:
+            said = _pub_ack(data)
+        except msgspec.MsgspecError:
+            return  # no stream listens: the sweep tries again
+        if said.error is None and not said.duplicate:
+            for seq, post in enumerate(row, said.seq - len(row) + 1):
+                if post in self._open:
+                    self._bus.hang_up(post.token)
+                    self._finish(post, Ack(said.stream, seq))
+            return
+        self._rows_from = self._loop.time() + ROW_PAUSE_S
+        for post in row:
+            if post in self._open:
+                self._bus.hang_up(post.token)
+                self._send(post)
+
+    # Again.
 
     def retry_now(self) -> None:
         """Say everything unanswered again at once: the link is back."""
@@ -248,6 +317,7 @@ class Store:
             self._bus.hang_up(post.token)
         self._open.clear()
         self._queue.clear()
+        self._row.clear()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None

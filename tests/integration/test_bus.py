@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,12 +13,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from client.watch import Events
 from coordinator.broker import Broker
 from schemas import jetstream, streams, subjects
 from schemas.bus import Bus
-from schemas.errors import BadInput, Conflict, NoResponders, StoreRefused, Unreachable
+from schemas.errors import BadInput, Conflict, FogError, NoResponders, StoreRefused, Unreachable
 from schemas.event import TaskEvent
 from schemas.eventlog import EventLog
 from schemas.kv import Kv
@@ -112,6 +114,71 @@ async def test_every_post_is_answered_and_every_message_is_pulled_once(bus: Bus,
     await puller.stop()
 
 
+def posted_in_row(store: Store, ids: list[str], subject: Callable[[str], str]) -> dict[str, Ack | FogError]:
+    """Answers, as they come, by the id of what was posted within one turn of the event loop."""
+    answers: dict[str, Ack | FogError] = {}
+    for each in ids:
+        store.post(subject(each), b"{}", each, partial(answers.__setitem__, each), in_row=True)
+    return answers
+
+
+def of_user(task: str) -> str:
+    return subjects.submit(3, "u", task)
+
+
+async def test_a_row_has_one_answer_and_every_message_its_own_sequence(bus: Bus, store: Store) -> None:
+    asked = bus._count
+    ids = [f"t{number}" for number in range(350)]
+    answers = posted_in_row(store, ids, of_user)
+    await eventually(lambda: len(answers) == 350)
+    assert bus._count - asked == 4, "rows of 100, and what is left"
+    kept = await jetstream.multi_last(bus, streams.TASKS, [of_user(each) for each in ids])
+    assert {message.subject: message.seq for message in kept} == {
+        of_user(each): answer.seq for each, answer in answers.items() if isinstance(answer, Ack)
+    }
+
+
+async def test_a_row_with_something_known_in_it_breaks_and_everything_is_stored_once(bus: Bus, store: Store) -> None:
+    earlier = await store.put(of_user("t5"), b"{}", msg_id="t5")
+    ids = [f"t{number}" for number in range(10)]
+    answers = posted_in_row(store, ids, of_user)
+    await eventually(lambda: len(answers) == 10)
+    kept = await jetstream.multi_last(bus, streams.TASKS, [of_user(each) for each in ids])
+    assert {message.subject: message.seq for message in kept} == {
+        of_user(each): answer.seq for each, answer in answers.items() if isinstance(answer, Ack)
+    }
+    assert answers["t5"] == replace(earlier, duplicate=True)
+    assert jetstream.last_seq(await jetstream.stream_info(bus, streams.TASKS)) == 10
+
+
+async def test_of_a_row_only_what_the_stream_does_not_take_is_refused(bus: Bus, store: Store) -> None:
+    def by_number(each: str) -> str:
+        return subjects.result("u", "twice" if each in ("r1", "r4") else each)
+
+    answers = posted_in_row(store, [f"r{number}" for number in range(6)], by_number)
+    await eventually(lambda: len(answers) == 6)
+    assert [each for each, answer in answers.items() if isinstance(answer, StoreRefused) and answer.exists] == ["r4"]
+    assert sum(isinstance(answer, Ack) for answer in answers.values()) == 5
+
+
+async def test_two_who_publish_in_rows_to_one_stream_at_once_lose_and_double_nothing(
+    bus: Bus, store: Store, target: Target
+) -> None:
+    other = await Bus.connect(target, name="other")
+    others = Store(other)
+    answers = []
+    for turn in range(20):
+        for who, mark in ((store, "a"), (others, "b")):
+            answers.append(posted_in_row(who, [f"{mark}{turn}-{number}" for number in range(50)], of_user))
+        await asyncio.sleep(0)
+    await eventually(lambda: all(len(found) == 50 for found in answers))
+    sequences = [answer.seq for found in answers for answer in found.values() if isinstance(answer, Ack)]
+    assert len(set(sequences)) == 2_000
+    assert jetstream.last_seq(await jetstream.stream_info(bus, streams.TASKS)) == 2_000
+    others.close()
+    await other.close()
+
+
 async def test_a_puller_takes_no_more_than_there_is_room_for(bus: Bus, store: Store) -> None:
     await make_consumer(bus)
     for number in range(50):
@@ -180,7 +247,10 @@ async def test_a_deleted_consumer_is_made_anew(bus: Bus, store: Store) -> None:
     await puller.stop()
 
 
-async def test_posts_and_pulls_survive_the_sigkill_of_the_broker(start_broker: Callable[..., Broker]) -> None:
+@pytest.mark.parametrize("in_row", [False, True])
+async def test_posts_and_pulls_survive_the_sigkill_of_the_broker(
+    start_broker: Callable[..., Broker], in_row: bool
+) -> None:
     """What was on its way to us counts as delivered: it comes again after the consumer's ack_wait."""
     broker = start_broker("killed")
     bus = await Bus.connect(broker.target, name="test")
@@ -199,7 +269,7 @@ async def test_posts_and_pulls_survive_the_sigkill_of_the_broker(start_broker: C
     await puller.start()
     answers: list[object] = []
     for number in range(500):
-        store.post(subjects.submit(3, "u", f"t{number}"), b"{}", f"t{number}", answers.append)
+        store.post(subjects.submit(3, "u", f"t{number}"), b"{}", f"t{number}", answers.append, in_row=in_row)
         if number == 250:
             await bus.flush()
             broker.kill()

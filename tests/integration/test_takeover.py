@@ -771,6 +771,7 @@ async def test_a_body_that_found_no_room_is_read_where_the_task_lies(terms: Term
 async def test_what_is_under_way_into_queues_is_bounded_in_bytes_and_nodes_go_first(terms: Terms) -> None:
     made, _ = await terms.start(1)
     made.outbound.placer._hand_on = lambda event: None  # the core did not ask for it, and would have it removed
+    await eventually(lambda: not made._store.unanswered, what="the term's own first messages are stored")
     size, count, where = 700_000, 60, ev.Source("tasks", 1)
     for i in range(count):
         made.bodies.hold(f"t{i}", encode(task_of(f"t{i}", size)))

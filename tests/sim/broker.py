@@ -301,11 +301,12 @@ class Broker:
             whole = b"NATS/1.0\r\n" + headers + b"\r\n" if headers else b""
             message, known = stream.store(
                 subject, data, whole, self.clock(), told.get("Nats-Msg-Id", ""), expected,
-                told.get("Nats-Expected-Last-Subject-Sequence-Subject", ""),
+                told.get("Nats-Expected-Last-Subject-Sequence-Subject", ""), told.get("Nats-Expected-Last-Msg-Id", ""),
             )  # fmt: skip
         except Refusal as error:
             answer = {"error": {"code": 400, "err_code": error.code, "description": error.words}, "stream": stream.name}
-            self.route(reply, "", json.dumps(answer).encode(), b"")
+            if reply:
+                self.route(reply, "", json.dumps(answer).encode(), b"")
             return
         more = ',"duplicate":true' if known else ""
         if reply:

@@ -95,6 +95,7 @@ class Stream:
         self.of_key: dict[str, Consumer] = {}
         self.disk_s = 0.0  # how long storing takes
         self.busy_until = 0.0
+        self.last_id = ""  # of what was stored last
 
     def known(self, msg_id: str, now: float) -> int:
         """The sequence that a message of this id was stored as within the duplicate window, else 0."""
@@ -107,11 +108,21 @@ class Stream:
         return told[0]
 
     def store(
-        self, subject: str, data: bytes, headers: bytes, now: float, msg_id: str, expected: int, expected_of: str
+        self,
+        subject: str,
+        data: bytes,
+        headers: bytes,
+        now: float,
+        msg_id: str,
+        expected: int,
+        expected_of: str,
+        after: str = "",
     ) -> tuple[Stored, bool]:
         """Store it; the message, and whether it was known. Raises `Refusal`."""
         if msg_id and (known := self.known(msg_id, now)):
             return Stored(subject, known, data, headers, "", msg_id, now), True
+        if after and after != self.last_id:
+            raise Refusal(10070, f"wrong last msg ID: {self.last_id}")
         if expected != NO_EXPECTATION:
             last = self.by_subject.get(expected_of or subject, 0)
             if last != expected:
@@ -127,6 +138,7 @@ class Stream:
         self.messages[message.seq] = message
         self.by_key.setdefault(key, {})[message.seq] = message
         self.by_subject[subject] = message.seq
+        self.last_id = msg_id
         if msg_id:
             self.ids[msg_id] = (message.seq, now)
         consumer = self.of_key.get(key)
