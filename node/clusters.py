@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -41,6 +42,7 @@ class Clusters:
     ) -> None:
         self._context, self._state = context, state
         self.seats = Seats(context.node)
+        self.seated = asyncio.Event()  # the coordinator has said where this node belongs
         self._votes = Votes(policy)
         self.cache = Cache(context, self.seats, context.offer.cache_mb * MIB)
         self._polls = Polls(context, self.seats, self._vote_on)
@@ -78,6 +80,7 @@ class Clusters:
         if now and now != led:
             log.info("leading", extra=fields(cluster=said.cluster, term=now))
         if not error:
+            self.seated.set()
             self.cache.peers_changed(said.cluster, before)
         return error
 

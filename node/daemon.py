@@ -191,14 +191,19 @@ class Daemon:
 
     async def _join_peers(self, bus: Bus, throttle: Throttle) -> None:
         """Apps come from the store, and from members of its clusters, which get them from here if its owner wants that."""
-        context, adviser, seats = self._context, self._adviser, self._clusters.seats
+        context, adviser, clusters = self._context, self._adviser, self._clusters
 
         def why_not() -> str:
             return why_not_serve(adviser.advice, adviser.state, context.refuses)
 
-        self._share = share = Share(context.node, seats, self._apps.shelf, throttle, why_not)
-        self._clusters.share(share.held)
-        peers = Peers(context, seats, throttle.paced, lambda: bool(share.at) and not why_not())
+        def site() -> str:
+            return adviser.state.network_gateway or ""
+
+        self._share = share = Share(clusters.seats, self._apps.shelf, throttle, why_not, site)
+        clusters.share(share.held)
+        peers = Peers(
+            context, clusters.seats, clusters.seated, throttle.paced, lambda: bool(share.at) and not why_not(), site
+        )
 
         def transfer_bytes() -> int:
             return adviser.advice.transfer_kb * 1024

@@ -64,11 +64,15 @@ class CacheDone(Struct, frozen=True, omit_defaults=True):
     error: str = ""
 
 
-class ChunksAsk(Struct, frozen=True):
-    """A member, `node`, takes this artifact, or may want some of it: what is there, and where can it be had?"""
+class ChunksAsk(Struct, frozen=True, omit_defaults=True):
+    """A member, `node`, takes this artifact, or may want some of it: what is there, and where can it be had?
+
+    `site` is the mark of its gateway ("": unknown): members of a cluster that was named or selected may be far apart.
+    """
 
     node: Id
     artifact: Digest
+    site: Annotated[str, Meta(max_length=64)] = ""
 
 
 class ChunksHeld(Struct, frozen=True, omit_defaults=True):

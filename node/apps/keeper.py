@@ -23,7 +23,7 @@ from node.apps.process import Running
 from node.apps.shelf import Shelf
 from node.context import Context
 from node.core.app import App
-from node.core.app_actions import Action, Drop, Fetch, Keep, Kept, Point, Report, Start, Stop
+from node.core.app_actions import Action, Drop, EndFetch, Fetch, Keep, Kept, Point, Report, Start, Stop
 from schemas import jetstream, limits, streams, subjects
 from schemas.advice import Advice
 from schemas.codec import Decoder, encode
@@ -142,6 +142,8 @@ class Apps:
             match action:
                 case Fetch():
                     self._fetch(app, action)
+                case EndFetch():
+                    self._end_fetch(name)
                 case Start(version):
                     self._start(app, version)
                 case Stop(version):
@@ -156,12 +158,15 @@ class Apps:
             self._say(app)
 
     def _fetch(self, app: App, action: Fetch) -> None:
-        old = self._fetches.pop(app.kept.app, None)
-        if old is not None:
-            old.cancel()
+        self._end_fetch(app.kept.app)
         if self._fetcher is not None:  # else `attach` does
             task = asyncio.get_running_loop().create_task(self._bring(app, action.version, self._fetcher))
             self._fetches[app.kept.app] = task
+
+    def _end_fetch(self, app: str) -> None:
+        old = self._fetches.pop(app, None)
+        if old is not None:
+            old.cancel()
 
     async def _bring(self, app: App, version: AppVersion, fetcher: Fetcher) -> None:
         def tell(progress: Progress) -> None:

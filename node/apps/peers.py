@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ log = logging.getLogger("fog.node.peers")
 
 SMALL = 1 << 20  # bytes that are missing: less is not worth a round of questions, and comes from the store
 PEERS = 16  # that are asked: of a large cluster the leader, and those that everybody else asks for this artifact
+SEATED_S = 5.0
 ANSWER_S = 1.0
 CONNECT_S = 3.0
 GET_S = 30.0  # for one chunk, waiting at the peer included
@@ -51,13 +53,20 @@ class Wanted(NamedTuple):
 
 
 class Peers:
-    """`may_serve`: whether others can get chunks from here now. `paced` holds transfers to this node's bandwidth."""
+    """`seated` is set once this node was told its clusters. `may_serve`: whether others can get chunks from here now. `paced`
+    holds transfers to this node's bandwidth. `site` is the mark of this node's gateway."""
 
     def __init__(
-        self, context: Context, seats: Seats, paced: Callable[[int], Awaitable[None]], may_serve: Callable[[], bool]
+        self,
+        context: Context,
+        seats: Seats,
+        seated: asyncio.Event,
+        paced: Callable[[int], Awaitable[None]],
+        may_serve: Callable[[], bool],
+        site: Callable[[], str] = lambda: "",
     ) -> None:
-        self.context, self.paced, self.may_serve = context, paced, may_serve
-        self._seats = seats
+        self.context, self.paced, self.may_serve, self.site = context, paced, may_serve, site
+        self._seats, self._seated = seats, seated
         self.out: dict[str, float] = {}  # peers that are left out, until when on the monotonic clock
 
     def near(self, artifact: str) -> dict[str, str]:
@@ -73,6 +82,12 @@ class Peers:
             chosen = [*first, *(node for node in owners(artifact, found, PEERS) if node not in first)][:PEERS]
             found = {node: found[node] for node in chosen}
         return found
+
+    async def known(self) -> None:
+        """Wait until this node was told its clusters: one that comes back has apps to get before it hears who is near."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SEATED_S):
+                await self._seated.wait()
 
     async def get(self, wanted: Wanted) -> None:
         """Get what is missing. Raises FogError or OSError of the store or the disk; what came is kept."""
@@ -94,8 +109,7 @@ class _Download:
         self._peers, self._wanted = peers, wanted
         self._chunks = {chunk.digest: chunk for chunk in wanted.missing}
         self._small = sum(chunk.size for chunk in wanted.missing) < SMALL
-        self._serves = peers.may_serve()
-        self._swarm = Swarm(peers.context.node, list(self._chunks), ticks(), serves=self._serves, out=peers.out)
+        self._swarm = Swarm(peers.context.node, list(self._chunks), ticks(), serves=peers.may_serve(), out=peers.out)
         self._links: dict[str, Link] = {}
         self._near: dict[str, str] = {}
         self._at: dict[str, ChunksHeld] = {}
@@ -127,7 +141,10 @@ class _Download:
                 link.close()
 
     async def _ask(self, _: Ask) -> None:
-        near = {} if self._small else self._peers.near(self._wanted.artifact)
+        near: dict[str, str] = {}
+        if not self._small:
+            await self._peers.known()
+            near = self._peers.near(self._wanted.artifact)
         for gone in self._near.keys() - near.keys():
             self._swarm.silent(gone)
         self._near = near
@@ -136,7 +153,7 @@ class _Download:
 
     async def _ask_one(self, node: str, cluster: str) -> None:
         context, wanted = self._peers.context, self._wanted
-        ask = encode(ChunksAsk(context.node, wanted.artifact))
+        ask = encode(ChunksAsk(context.node, wanted.artifact, self._peers.site()))
         try:
             held = _held(await context.bus.request(subjects.peer(cluster, node, "chunks"), ask, ANSWER_S))
             read_address(held.at)

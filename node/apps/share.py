@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from node.apps.shelf import Shelf
 from node.core.seats import Seats
+from node.core.serving import why_too_far
 from node.enforce.throttle import Throttle
 from schemas.errors import BadInput
 from schemas.logs import fields
@@ -34,10 +35,17 @@ NOT_SHARED = "its owner shares nothing: `fog node --share`"
 
 
 class Share:
-    """Listens once `open` was called. `served_bytes` counts what went to peers."""
+    """Listens once `open` was called. `served_bytes` counts what went to peers. `site` is the mark of this node's gateway."""
 
-    def __init__(self, node: str, seats: Seats, shelf: Shelf, throttle: Throttle, why_not: Callable[[], str]) -> None:
-        self._node, self._seats, self._shelf, self._throttle, self._why_not = node, seats, shelf, throttle, why_not
+    def __init__(
+        self,
+        seats: Seats,
+        shelf: Shelf,
+        throttle: Throttle,
+        why_not: Callable[[], str],
+        site: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._seats, self._shelf, self._throttle, self._why_not, self._site = seats, shelf, throttle, why_not, site
         self._secret = secrets.token_bytes(32)
         self._turns = asyncio.Semaphore(UPLOADS)
         self._server: asyncio.Server | None = None
@@ -79,7 +87,8 @@ class Share:
         if not self._is_member(cluster, ask.node):
             raise BadInput("node", f"{ask.node} is not in cluster {cluster}")
         takes, have = self._shelf.held(ask.artifact)
-        if why := self._why_not() or ("" if self.at else NOT_SHARED):
+        why = self._why_not() or why_too_far(self._site(), ask.site) or ("" if self.at else NOT_SHARED)
+        if why:
             return ChunksHeld(why_not=why, takes=takes)
         return ChunksHeld(self.at, key_of(self._secret, cluster, ask.node), "", takes, have)
 

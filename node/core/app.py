@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from node.core.app_actions import Drop, Fetch, Keep, Kept, Out, Point, Report, Start, Stop
+from node.core.app_actions import Drop, EndFetch, Fetch, Keep, Kept, Out, Point, Report, Start, Stop
 from schemas.rollout import AppReport, AppVersion, Assignment, DataOnly, Phase, ProcessCheck, Service, Told
 
 JUDGED = (Phase.STARTING, Phase.UNHEALTHY, Phase.FAILED)  # of a version that runs: it is healthy when its checks say so
@@ -245,9 +245,14 @@ class App:
             self.got_bytes = self.reused_bytes = self.peer_bytes = 0
             out.append(Fetch(target))
 
+    def _end_fetch(self, out: Out) -> None:
+        if self.fetching:
+            self.fetching = ""
+            out.append(EndFetch())
+
     def _defer(self, out: Out) -> None:
         self.began_at = 0.0
-        self.fetching = ""
+        self._end_fetch(out)
         self._become(Phase.DEFERRED, self.not_now, out)
 
     def _take(self, name: str, out: Out) -> None:
@@ -288,7 +293,8 @@ class App:
     def _fail(self, reason: str, now: float, out: Out) -> None:
         """Give the wanted version up, and run again what was good, if that is another one."""
         kept = self.kept
-        self.began_at, self.fetching = 0.0, ""
+        self.began_at = 0.0
+        self._end_fetch(out)
         back = kept.good if kept.good in kept.versions and kept.good != kept.wanted else ""
         if kept.running == kept.wanted != "":
             if kept.good != kept.wanted:  # one that was healthy once is kept going: there is nothing better here
@@ -314,7 +320,8 @@ class App:
         kept = self.kept
         for name in list(self.processes):
             self._stop(name, out)
-        self.began_at, self.fetching = 0.0, ""
+        self.began_at = 0.0
+        self._end_fetch(out)
         kept.target = None
         kept.running = kept.good = kept.warm = ""
         kept.versions = {}

@@ -39,6 +39,10 @@ class Fetch(Struct, frozen=True):
     version: AppVersion
 
 
+class EndFetch(Struct, frozen=True):
+    """Download no more: what came stays, and the next download goes on with it."""
+
+
 class Start(Struct, frozen=True):
     """Start a version's process → `ended` when it ends."""
 
@@ -71,5 +75,5 @@ class Report(Struct, frozen=True):
     """Say how it is now."""
 
 
-Action = Fetch | Start | Stop | Point | Drop | Keep | Report
+Action = Fetch | EndFetch | Start | Stop | Point | Drop | Keep | Report
 Out = list[Action]

@@ -20,3 +20,9 @@ def why_not_serve(advice: Advice, state: DeviceState, refuses: str) -> str:
     if state.network_metered is True or state.network_type is NetworkType.CELLULAR:
         return "its network is metered"
     return ""
+
+
+def why_too_far(mine: str, theirs: str) -> str:
+    """Why a peer behind that gateway gets nothing from this device, "" when it does: what goes between them must not cross the
+    wide link. An unknown gateway is no reason; the address that is served at decides who reaches it."""
+    return "it is behind another gateway" if mine and theirs and mine != theirs else ""

@@ -90,7 +90,7 @@ class Swarm:
         self._ranks: dict[str, list[str]] = {}  # chunk → all that were ever heard of and this node, the first the owner
         self._storing = False
         self._asking = self._asked = False
-        self._ask_at, self._join_until = now, now + JOIN_S
+        self._ask_at, self._join_until = now, now + JOIN_S  # which begins anew with the first answers
         self._view: tuple[frozenset[str], frozenset[str]] | None = (
             None  # what the queues were made by; None: make them anew
         )
@@ -122,6 +122,8 @@ class Swarm:
 
     def asked(self, now: float) -> None:
         """All peers have answered, or have not."""
+        if not self._asked:
+            self._join_until = now + JOIN_S
         self._asking, self._asked = False, True
         self._ask_at = now + ASK_S[now >= self._join_until]
 

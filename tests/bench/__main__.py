@@ -41,6 +41,7 @@ FIGURES = {
     "suspend_ms": "harvest",
     "rollout_bytes_ratio": "rollouts",
     "rollout_seconds_ratio": "rollouts",
+    "wide_link_copies": "peers",
 }
 # Minutes each: only when asked for.
 LONG = {"million_coordinator_mb": "million", "heavy_coordinator_mb": "million", "reconnect_2000_s": "reconnect"}

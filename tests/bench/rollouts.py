@@ -97,28 +97,32 @@ async def _measured() -> tuple[dict[str, float], dict[str, float], float]:
 async def _measure() -> tuple[dict[str, float], dict[str, float], float]:
     with tempfile.TemporaryDirectory(prefix="fog-bench-") as folder:
         files, dice = Path(folder, "files"), random.Random(1)
-        data = _fill(files, dice)
+        data = fill(files, dice)
         plain_s = await _plain(data)
         async with Stack() as stack:
             for begin in range(0, NODES, AT_ONCE):
                 some = range(begin, min(begin + AT_ONCE, NODES))
                 await asyncio.gather(*(stack.start_node(f"n{number}") for number in some))
             rollouts = Rollouts(stack.bus, Store(stack.bus), Api(stack.bus), "bench", Path(folder))
-            first = await _rolled_out(stack, rollouts, files, "1.0")
+            first = await rolled_out(stack, rollouts, files, "1.0")
             (files / "0.bin").write_bytes(dice.randbytes(FILE_BYTES))
-            return first, await _rolled_out(stack, rollouts, files, "1.1"), plain_s
+            return first, await rolled_out(stack, rollouts, files, "1.1"), plain_s
 
 
-def _fill(files: Path, dice: random.Random) -> bytes:
+def fill(files: Path, dice: random.Random) -> bytes:
+    """Make the folder of what is brought out: `TOTAL` bytes, which are returned."""
     files.mkdir()
     for number in range(FILES):
         (files / f"{number}.bin").write_bytes(dice.randbytes(FILE_BYTES))
     return b"".join(path.read_bytes() for path in sorted(files.iterdir()))
 
 
-async def _rolled_out(stack: Stack, rollouts: Rollouts, files: Path, version: str) -> dict[str, float]:
+async def rolled_out(
+    stack: Stack, rollouts: Rollouts, files: Path, version: str, count: int = NODES
+) -> dict[str, float]:
+    """Bring what is in a folder to that many nodes: ``n0``, ``n1``, …; the seconds and bytes that it takes."""
     app = AppFile("bench", version, str(files), DataOnly(), strategy=EVERYBODY)
-    nodes = [stack.pid(f"n{number}") for number in range(NODES)]
+    nodes = [stack.pid(f"n{number}") for number in range(count)]
     before = cpu_seconds([stack.pid("coordinator")]), cpu_seconds([stack.broker_pid]), cpu_seconds(nodes)
     began = time.monotonic()
     row, sent = await rollouts.apply(app)
@@ -126,13 +130,14 @@ async def _rolled_out(stack: Stack, rollouts: Rollouts, files: Path, version: st
     async for info in rollouts.watch(row.id):
         last = info
     took_s = time.monotonic() - created
-    if last.row.phase is not RolloutPhase.SUCCEEDED or last.row.stages != {"healthy": NODES}:
+    if last.row.phase is not RolloutPhase.SUCCEEDED or last.row.stages != {"healthy": count}:
         raise RuntimeError(f"it ended as {last.row.phase.value}: {last.row.stages} {last.row.reason}")
     after = cpu_seconds([stack.pid("coordinator")]), cpu_seconds([stack.broker_pid]), cpu_seconds(nodes)
     coordinator_s, broker_s, nodes_s = (now - then for now, then in zip(after, before, strict=True))
     return {
         "took_s": took_s, "upload_s": created - began, "sent": _written(stack.broker_pid) - written,
-        "uploaded": sent.sent_bytes, "coordinator_s": coordinator_s, "broker_s": broker_s, "nodes_s": nodes_s,
+        "uploaded": sent.sent_bytes, "from_peers": sum(device.peer_bytes for device in last.devices),
+        "coordinator_s": coordinator_s, "broker_s": broker_s, "nodes_s": nodes_s,
     }  # fmt: skip
 
 

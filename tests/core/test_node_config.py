@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from node.config import Settings, node_name, parser, settings
+from node.config import Settings, node_name, parser, read_share, settings
 from node.offer import offer_of
 from schemas.device import DeviceCapabilities
 from schemas.errors import BadInput
@@ -113,3 +113,26 @@ def test_a_table_of_the_file_that_is_none_is_named_whatever_is_added_to_it(
 
 def test_empty_places_in_a_list_of_the_environment_count_for_nothing() -> None:
     assert of(env={"FOG_NODE_IMPORT": "a, b,,"}).imports == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("auto", ("auto", 0)),
+        ("192.168.1.7", ("192.168.1.7", 0)),
+        ("192.168.1.7:7422", ("192.168.1.7", 7422)),
+        ("fd00::7", ("fd00::7", 0)),
+        ("[fd00::7]:7422", ("fd00::7", 7422)),
+    ],
+)
+def test_where_peers_are_served_is_one_address_of_the_device(said: str, meant: tuple[str, int]) -> None:
+    assert read_share(of("--share", said).share) == meant
+
+
+@pytest.mark.parametrize(
+    "said", ["0.0.0.0", "0.0.0.0:7422", "::", "[::]:7422", "*", ":7422", "host:port", "host:70000"]
+)
+def test_peers_are_never_served_at_every_address_by_accident(said: str) -> None:
+    with pytest.raises(BadInput) as error:
+        of("--share", said)
+    assert error.value.field == "share"

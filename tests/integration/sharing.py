@@ -38,8 +38,14 @@ class Sharer:
         self.disk, self.throttle = Disk(folder / name), Throttle()
         self.shelf = shelf(self.disk)
         seats = self.clusters.seats
-        self.share = Share(name, seats, self.shelf, self.throttle, lambda: self.why_not)
-        self.peers = Peers(self.context, seats, self.throttle.paced, lambda: bool(self.share.at) and not self.why_not)
+        self.share = Share(seats, self.shelf, self.throttle, lambda: self.why_not)
+        self.peers = Peers(
+            self.context,
+            seats,
+            self.clusters.seated,
+            self.throttle.paced,
+            lambda: bool(self.share.at) and not self.why_not,
+        )
         self.fetcher = Fetcher(bus, self.disk, self.shelf, self.peers, lambda: self.batch * CHUNK_BYTES, self.throttle)
         self.clusters.share(self.share.held)
         self.progress = Progress()
