@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from node.apps.links import Links
 from node.context import Context
 from node.core.seats import Seats
 from node.core.swarm import Ask, Drop, FromStore, Get, Swarm
@@ -19,7 +20,7 @@ from schemas.errors import BadInput, FogError
 from schemas.event import PeerEvent
 from schemas.logs import fields
 from schemas.peer import ChunksAsk, ChunksHeld, held_by
-from schemas.peer_link import LINE_MAX, proof, read_address, read_greeting, read_size
+from schemas.peer_link import read_address
 from schemas.rendezvous import owners
 from schemas.ticks import ticks
 
@@ -29,7 +30,6 @@ SMALL = 1 << 20  # bytes that are missing: less is not worth a round of question
 PEERS = 16  # that are asked: of a large cluster the leader, and those that everybody else asks for this artifact
 SEATED_S = 5.0
 ANSWER_S = 1.0
-CONNECT_S = 3.0
 GET_S = 30.0  # for one chunk, waiting at the peer included
 TICK_S = 0.25
 
@@ -110,7 +110,7 @@ class _Download:
         self._chunks = {chunk.digest: chunk for chunk in wanted.missing}
         self._small = sum(chunk.size for chunk in wanted.missing) < SMALL
         self._swarm = Swarm(peers.context.node, list(self._chunks), ticks(), serves=peers.may_serve(), out=peers.out)
-        self._links: dict[str, Link] = {}
+        self._links = Links(peers.context.node)
         self._near: dict[str, str] = {}
         self._at: dict[str, ChunksHeld] = {}
         self._do: dict[type, Callable[[Any], Awaitable[None]]] = {
@@ -137,8 +137,7 @@ class _Download:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for link in self._links.values():
-                link.close()
+            self._links.close()
 
     async def _ask(self, _: Ask) -> None:
         near: dict[str, str] = {}
@@ -170,67 +169,27 @@ class _Download:
 
     async def _get(self, action: Get) -> None:
         chunk, node = self._chunks[action.digest], action.node
-        link = self._links.pop(node, None)
         try:
             async with asyncio.timeout(GET_S):
-                link = link or await Link.open(self._peers.context.node, self._near[node], self._at[node])
-                data = await link.get(chunk)
+                data = await self._links.get(self._near[node], node, self._at[node], chunk)
             if data is not None:
                 await asyncio.to_thread(self._wanted.keep, chunk, data)
         except BadInput:
+            self._links.drop(node)
             self._drop(action)
-        except (OSError, TimeoutError, EOFError) as error:
+        except (OSError, EOFError) as error:
             told = fields(peer=node, error=str(error) or type(error).__name__)
             log.info("a peer cannot be reached", extra=told)
             self._swarm.broken(action.digest, node, ticks())
         else:
-            self._links[node], link = link, None
             if data is None:
                 self._swarm.lacks(action.digest, node, ticks())
                 return
             await self._peers.paced(chunk.size)
             self._wanted.came(chunk)
             self._swarm.came(action.digest, node, ticks())
-        finally:
-            if link is not None:
-                link.close()
 
     def _drop(self, action: Get) -> None:
         for told in self._swarm.rubbish(action.digest, action.node, ticks()):
             assert isinstance(told, Drop)
             self._peers.drop(self._near.get(told.node, ""), told.node, self._wanted.artifact, told.digest)
-
-
-class Link:
-    """A connection to a peer that serves chunks."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    @classmethod
-    async def open(cls, me: str, cluster: str, peer: ChunksHeld) -> Link:
-        """Connect, and prove to be a member. Raises OSError or TimeoutError, also for what is no server of chunks."""
-        host, port = read_address(peer.at)
-        async with asyncio.timeout(CONNECT_S):
-            reader, writer = await asyncio.open_connection(host, port, limit=LINE_MAX)
-            try:
-                nonce = read_greeting(await reader.readline())
-            except (BadInput, ValueError) as error:
-                writer.close()
-                raise OSError(f"{peer.at} serves no chunks: {error}") from None
-        writer.write(f"{cluster} {me} {proof(peer.key, nonce)}\n".encode())
-        return cls(reader, writer)
-
-    async def get(self, chunk: Chunk) -> bytes | None:
-        """A chunk as the peer says it is; None when it has not come there. Raises OSError, EOFError, BadInput."""
-        self._writer.write(f"{chunk.digest}\n".encode())
-        line = await self._reader.readline()
-        if not line:
-            raise EOFError("it closed the connection")
-        if read_size(line, chunk.size) is None:
-            return None
-        return await self._reader.readexactly(chunk.size)
-
-    def close(self) -> None:
-        """End it."""
-        self._writer.close()

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from node.apps.fetch import Progress
-from node.apps.peers import Link
+from node.apps.links import Link, Links
 from node.apps.shelf import Shelf
 from schemas import subjects
 from schemas.artifact import Chunk, digest_of
 from schemas.codec import Decoder, encode
+from schemas.errors import BadInput
 from schemas.jetstream import ensure_streams
 from schemas.limits import CHUNK_BYTES
 from schemas.peer import ChunksAsk, ChunksHeld
@@ -83,7 +84,9 @@ async def test_one_that_comes_later_gets_all_of_it_from_those_that_have_it(
     async with stack(target, tmp_path) as fleet:
         version = await ready(fleet)
         async with sharers(link.target(target), tmp_path, NAMES[:3]) as members:
+            members[2].why_not = "it is not there yet"
             await all_fetch(members[:2], version)
+            members[2].why_not = ""
             before = link.passed_bytes
             late = await members[2].fetch(version)
             assert late.from_peers == len(DATA) and link.passed_bytes - before < 0.05 * len(DATA)
@@ -150,6 +153,46 @@ async def test_only_members_are_told_where_chunks_are_and_only_they_are_served(t
                 await gone.get(chunk)
             known.close()
             assert other.share.served_bytes == 0
+
+
+async def test_a_connection_that_the_peer_has_ended_is_made_anew(target: Target, tmp_path: Path) -> None:
+    async with stack(target, tmp_path) as fleet:
+        version = await ready(fleet, DATA[: 3 * CHUNK_BYTES])
+        async with sharers(target, tmp_path, NAMES[:2]) as (one, _):
+            await one.fetch(version)
+            held = one.share.held("c1", ChunksAsk("n2", version.artifact))
+            links, chunk = Links("n2"), Chunk(digest_of(DATA[:CHUNK_BYTES]), CHUNK_BYTES)
+            assert await links.get("c1", "n1", held, chunk) == DATA[:CHUNK_BYTES]
+            await one.share.close()
+            with pytest.raises(OSError):
+                await links.get("c1", "n1", held, chunk)
+            host, port = held.at.split(":")
+            await one.share.open(host, int(port), ("127.0.0.1", 4222))
+            assert await links.get("c1", "n1", held, chunk) == DATA[:CHUNK_BYTES]
+            await one.share.close()
+            await one.share.open(host, int(port), ("127.0.0.1", 4222))
+            assert await links.get("c1", "n1", held, chunk) == DATA[:CHUNK_BYTES]
+            links.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(b"HTTP/1.0 200 OK\n", OSError), (b"x" * 1000, OSError), (b"", OSError), (b"FOG-CHUNKS 1 aa\n", EOFError),
+     (b"FOG-CHUNKS 1 aa\n4\nabc", EOFError), (b"FOG-CHUNKS 1 aa\n5\nabcde", BadInput),
+     (b"FOG-CHUNKS 1 aa\n" + b"4" * 1000, BadInput)],
+)  # fmt: skip
+async def test_whatever_a_peer_answers_ends_as_an_error_that_is_expected(answer: bytes, error: type[Exception]) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.write_eof()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        links = Links("n2")
+        with pytest.raises(error):
+            await links.get("c1", "n1", ChunksHeld(f"127.0.0.1:{port}", "0" * 64), Chunk(digest_of(b"abcd"), 4))
+        links.close()
 
 
 async def test_a_share_holds_to_its_limits_whoever_connects(target: Target, tmp_path: Path) -> None:
