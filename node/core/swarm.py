@@ -91,9 +91,8 @@ class Swarm:
         self._storing = False
         self._asking = self._asked = False
         self._ask_at, self._join_until = now, now + JOIN_S  # which begins anew with the first answers
-        self._view: tuple[frozenset[str], frozenset[str]] | None = (
-            None  # what the queues were made by; None: make them anew
-        )
+        # Who was usable, and who owned, when the queues were made; None: they are to be made anew.
+        self._view: tuple[frozenset[str], frozenset[str]] | None = None
 
     @property
     def done(self) -> bool:
@@ -190,17 +189,11 @@ class Swarm:
 
     def _owning(self, usable: set[str], now: float) -> set[str]:
         """Among whom the chunks are divided."""
-        joining = now < self._join_until
-        found = {
-            node for node in usable if self._brings(self._members[node], now) or (joining and not self._takes(node))
-        }
+        found = {node for node in usable if self._owns(self._members[node], now)}
         return found | {self.me} if self.serves or not found else found
 
-    def _takes(self, node: str) -> bool:
-        return self._members[node].takes
-
-    def _brings(self, member: Member, now: float) -> bool:
-        return member.takes and now - member.moved_at < STALL_S
+    def _owns(self, member: Member, now: float) -> bool:
+        return now - member.moved_at < STALL_S if member.takes else now < self._join_until
 
     def _plan(self, usable: frozenset[str], owning: frozenset[str]) -> None:
         """Line up what is missing at its sources: what a peer has comes before what it will have."""
