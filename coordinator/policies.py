@@ -167,7 +167,7 @@ class PoliciesArea(Area):
             ) from None
         if answer.advice is None:
             raise Refusal("not-here", f"{request.node} does not tell: it is of an older version", "", "node")
-        return AdviceReply(request.node, answer.advice)
+        return AdviceReply(request.node, answer.advice, answer.outbox)
 
     def _known(self, node: str) -> None:
         if node not in self.term.nodes and node not in self._policies:

@@ -16,6 +16,7 @@ from msgspec import structs
 from node.core.advice import advise
 from node.core.advice.profile import profile_of
 from node.core.desk import Desk
+from node.core.transport import Way, way_of
 from node.device import Device
 from node.policy import PolicyFile
 from schemas.advice import Advice, Carried, policy_of
@@ -31,8 +32,9 @@ MEMORY_STEP = 0.1  # a limit on memory that moves by less than this share is no 
 
 
 class Adviser:
-    """`advice` and `state` are the newest. `on_advice` hear each advice that asks for something else than the one before, the
-    first one too once `begin` is called. `held_mb` tells what work for the fleet holds of the memory.
+    """`advice`, `state` and `way` (how messages can go) are the newest. `on_advice` hear each advice that asks for
+    something else than the one before, the first one too once `begin` is called. `held_mb` tells what work for the fleet holds
+    of the memory.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Adviser:
         self._told: Advice | None = None
         self._due: asyncio.TimerHandle | None = None
         self.state: DeviceState = device.state(time.time())
+        self.way: Way
         self.advice = self._work_out(None)
 
     @property
@@ -98,7 +101,9 @@ class Adviser:
 
     def _work_out(self, before: Advice | None) -> Advice:
         profile = profile_of(self.capabilities, self.state, self.offer, self.held_mb())
-        return advise(profile, self._policy, before, ticks())
+        found = advise(profile, self._policy, before, ticks())
+        self.way = way_of(found.transport, profile, self._policy)
+        return found
 
     def _tell(self) -> None:
         before, self._told = self._told, self.advice

@@ -1,5 +1,6 @@
 """Claims on their way: each is on the device's disk before it is sent, and goes when the broker has it, also one of a former
-boot. The open claim of a session is kept as well as it grows, so that a daemon that is killed loses some seconds of it."""
+boot. They go one after the other, in the order in which they were made, at once or with the next batch. The open claim of a
+session is kept as well as it grows, so that a daemon that is killed loses some seconds of it."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from node.context import Context
+from node.core.transport import Message
+from node.transports import Transports
 from schemas import subjects
 from schemas.codec import encode
 from schemas.errors import BadInput, FogError, StoreRefused
@@ -21,6 +25,7 @@ from schemas.files import write_private
 from schemas.ledger import Claim, check_claim, claim_of
 from schemas.logs import fields
 from schemas.store import Ack
+from schemas.transport import What
 
 log = logging.getLogger("fog.node.claims")
 
@@ -33,8 +38,9 @@ AGAIN_S = 5.0  # until what the broker, or the disk, refused for now is tried ag
 class Claims:
     """Those of one node, in `folder`."""
 
-    def __init__(self, context: Context, folder: Path) -> None:
-        self._context, self._folder = context, folder
+    def __init__(self, context: Context, folder: Path, transports: Transports) -> None:
+        self._context, self._folder, self._transports = context, folder, transports
+        self._queue: deque[Claim] = deque()  # may go; the first is on its way
         self._waiting: dict[str, Claim] = {}  # finished, and not known to be stored by the broker
         self._disk = ThreadPoolExecutor(1, "claims")  # one thread, so that files are written and removed in order
         self._loop = asyncio.get_running_loop()
@@ -54,7 +60,7 @@ class Claims:
         """Send what a former boot left."""
         for claim in await self._on_disk(self._read_all):
             self._waiting[claim.id] = claim
-            self._send(claim)
+            self._may_go(claim)
 
     def keep_open(self, claim: Claim) -> None:
         """Keep the open claim of a session, as it is now."""
@@ -89,13 +95,18 @@ class Claims:
             if sent:
                 self._loop.call_later(AGAIN_S, partial(self._write, claim, sent=True))
         elif sent:
-            self._send(claim)
+            self._transports.claims = self.count
+            hold_s = self._transports.route(Message(What.CLAIM, len(encode(claim))), claim.id).hold_s
+            if hold_s:
+                self._transports.hold(partial(self._may_go, claim), hold_s)
+            else:
+                self._may_go(claim)
 
     def _path(self, claim_id: str) -> Path:
         return self._folder / f"{claim_id}{SUFFIX}"
 
     def _read_all(self) -> list[Claim]:
-        """What is kept, by name. What cannot be read is moved aside, and stops nothing."""
+        """What is kept, as it was made. What cannot be read is moved aside, and stops nothing."""
         found = []
         with contextlib.suppress(FileNotFoundError):
             for name in sorted(os.listdir(self._folder)):
@@ -111,18 +122,27 @@ class Claims:
                         path.rename(path.with_suffix(".spoilt"))
                 else:
                     found.append(claim)
-        return found
+        return sorted(found, key=lambda claim: (claim.since, claim.session, int(claim.id.rpartition(".")[2])))
 
     # The broker.
 
+    def _may_go(self, claim: Claim) -> None:
+        self._queue.append(claim)
+        if len(self._queue) == 1:
+            self._send(claim)
+
     def _send(self, claim: Claim) -> None:
-        if not self._closed and claim.id in self._waiting:
+        if not self._closed:
             subject = subjects.ledger(self._context.node)
             self._context.store.post(subject, encode(claim), claim.id, partial(self._answered, claim))
 
     def _answered(self, claim: Claim, answer: Ack | FogError) -> None:
         if isinstance(answer, Ack):
             self._waiting.pop(claim.id, None)
+            self._transports.claims = self.count
+            self._queue.popleft()
+            if self._queue:
+                self._send(self._queue[0])
             with contextlib.suppress(
                 RuntimeError
             ):  # closed meanwhile: the next boot says it again, which changes nothing

@@ -38,8 +38,9 @@ class Context:
     critical: str = ""  # why its power mode is critical
     leaving: bool = False
     sleep: Sleep = field(default_factory=Sleep)
-    full: bool = False  # its outbox takes no more
+    full: str = ""  # why its outbox takes no more
     outbox: int = 0  # results and outcomes kept on disk, undelivered
+    outbox_bytes: int = 0
     outbox_since: float = 0.0
     outbox_spoilt: int = 0
     bad_messages: int = 0
@@ -48,7 +49,7 @@ class Context:
     @property
     def refuses(self) -> str:
         """Why no new work is wanted now; "" when it is."""
-        return self.closed_to or self.critical or (ASLEEP if self.sleep else "") or self.resting
+        return self.closed_to or self.critical or (ASLEEP if self.sleep else "") or self.full or self.resting
 
     def note_bad(self, where: str, error: BadInput) -> None:
         """Count a message that could not be understood."""

@@ -43,10 +43,12 @@ from node.policy import PolicyFile
 from node.recorder import Recorder
 from node.sleeper import Sleeper
 from node.terms import terms_of
+from node.transports import Transports
 from schemas.advice import Advice
 from schemas.bus import Bus
 from schemas.device import DeviceCapabilities
 from schemas.errors import FogError
+from schemas.event import NodeEvent
 from schemas.eventlog import EventLog
 from schemas.logs import fields
 from schemas.membership import Held
@@ -140,8 +142,10 @@ class Daemon:
         blobs = Blobs(
             objects, lambda: None if self._enforcer.ceilings.bandwidth_mbps is not None else self._device.goodput
         )
-        self._outbox = outbox = Outbox(context, desk, objects, Folder(self._folder / "outbox"), self._on_full)
         self._adviser = adviser = Adviser(self._device, capabilities, room_of, desk, PolicyFile(self._folder))
+        self._transports = transports = Transports(context, lambda: adviser.way)
+        kept = Folder(self._folder / "outbox")
+        self._outbox = outbox = Outbox(context, desk, objects, kept, transports, self._on_full)
         recorder = Recorder(context, desk, Outputs(context), blobs, outbox, adviser.working)
         self._executor = executor = Executor(desk, self._settings.imports, recorder)
         self._enforcer = Enforcer(executor, usable_cores(capabilities.cpu_cores), self._settings.limits, throttle)
@@ -164,12 +168,14 @@ class Daemon:
                 context, recorder, member.beat, self._room_again, self._settings.sleep_s, self._folder / "asleep"
             )
             self._orders = orders = Orders(
-                context, desk, executor, recorder, adviser, member.beat, member.on_term, self._clusters, sleeper
-            )
+                context, desk, executor, recorder, adviser, member.beat, member.on_term, self._clusters, sleeper,
+                transports,
+            )  # fmt: skip
             self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
             self._intake = Intake(context, desk, executor, recorder, blobs, self._leaser.arrived)
             self._registered = asyncio.Event()
             self._harvester = self._make_harvester(capabilities)
+            member.on_beat.append(transports.on_beat)
             orders.on_assignment = self._apps.on_assignment
             await self._join_peers(bus, throttle)
             self._follow(adviser, Heed(context, desk, executor, orders, recorder, member.beat))
@@ -185,6 +191,7 @@ class Daemon:
             await executor.pool.close()
             await outbox.keep_all()
             store.close()
+            transports.close()
             outbox.close()
             if self._harvester is not None:
                 await self._harvester.close()
@@ -225,7 +232,7 @@ class Daemon:
             return None
         return Harvester(
             self._context, self._orders, self._recorder, self._enforcer, self._executor.busy, self._terms,
-            capabilities.ram_total_mb,            self._device, self._member.beat, self._folder,
+            capabilities.ram_total_mb, self._device, self._member.beat, self._folder, self._transports,
         )  # fmt: skip
 
     async def _serve(self, member: Member) -> None:
@@ -313,7 +320,7 @@ class Daemon:
             self._member.link_back()
 
     def _follow(self, adviser: Adviser, heed: Heed) -> None:
-        adviser.on_advice.extend((heed, self._enforce, self._apps.heed))
+        adviser.on_advice.extend((heed, self._enforce, self._apps.heed, lambda _: self._transports.reconsider()))
         adviser.held_mb = lambda: self._enforcer.report().memory_measured_mb or 0
         adviser.begin()
 
@@ -324,10 +331,18 @@ class Daemon:
         self._enforcer.apply(limits if lowered else None)
 
     def _on_full(self, full: bool) -> None:
-        """What runs may end, and is kept; nothing more is begun until there is room."""
-        self._context.full = self._executor.desk.paused = full
+        """What runs may end, and is kept; nothing more is begun until there is room, and what waits goes to others."""
+        context = self._context
+        self._executor.desk.paused = full
         if self._parts_ready:
             self._member.beat()
+            key = f"{context.session}.outbox.{round(1000 * time.time())}"
+            data = NodeEvent(context.node, context.boot, context.full)
+            context.events.emit(
+                "node.outbox-full" if full else "node.outbox-room", context.node, key, data, time.time()
+            )
+            if full:
+                self._recorder.hand_back(context.full)
             self._room_again()
         self._executor.pump()
 

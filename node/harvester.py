@@ -38,6 +38,7 @@ from node.core.harvest import (
 from node.core.useful import Busy, Session
 from node.orders import Orders
 from node.recorder import Recorder
+from node.transports import Transports
 from schemas.device import DeviceState
 from schemas.event import HarvestEvent
 from schemas.files import write_private
@@ -95,11 +96,12 @@ class Harvester:
         device: Reads,
         beat: Callable[[], None],
         folder: Path,
+        transports: Transports,
     ) -> None:
         self._context, self._orders, self._recorder = context, orders, recorder
         self._holds, self._busy = holds, busy
         self._ram_mb, self._device, self._beat = ram_mb, device, beat
-        self._claims = Claims(context, folder / "claims")
+        self._claims = Claims(context, folder / "claims", transports)
         self._rest_file = folder / "harvest.json"
         self.machine = Harvest(terms, _rest_until(self._rest_file))
         self._session: Session | None = None

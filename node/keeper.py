@@ -12,6 +12,7 @@ from functools import partial
 from node.core.attempts import Attempt
 from node.core.letters import Kind, Letter, is_full, letter_of, sealed, unburden
 from node.kept import Folder
+from schemas import limits
 from schemas.logs import fields
 from schemas.store import Post
 
@@ -77,6 +78,14 @@ class Keeper:
     def full(self) -> bool:
         """Whether no more should be begun that would have to be kept."""
         return is_full(self.letters, self.bytes) or not self.takes
+
+    @property
+    def why_full(self) -> str:
+        """The same in words; "" while there is room."""
+        if is_full(self.letters, self.bytes):
+            most = f"at most {limits.OUTBOX_LETTERS} and {limits.OUTBOX_BYTES >> 20} MiB"
+            return f"its outbox is full: {self.letters} results of {self.bytes / (1 << 20):.1f} MiB wait for the broker, {most}"
+        return "" if self.takes else "its outbox cannot be written: the disk took no result"
 
     @property
     def takes(self) -> bool:

@@ -69,6 +69,7 @@ class Member:
         self._look, self._look_again_s = look, look_again_s
         self._on_registered = on_registered
         self.enforced: Callable[[], Enforced] = Enforced
+        self.on_beat: list[Callable[[], None]] = []  # told when a beat has gone out: the radio is awake
         self.leaser: Leaser | None = None  # while it wants leases, beats ask for them
         self._beats = Beats()
         self._interval_s = limits.HEARTBEAT_S
@@ -261,6 +262,8 @@ class Member:
         except (FogError, OSError, ValueError):
             log.exception("a heartbeat could not be made")
             self._stop_timer()
+        for listener in self.on_beat:
+            listener()
         wait = wait_s(self._gap_s(), random.random())
         silent = context.sleep and not (self.leaser is not None and self.leaser.wanted)
         if not context.leaving and not silent:
@@ -277,7 +280,8 @@ class Member:
             next_due_s=gap_s or min(self._gap_s() * (1 + JITTER), limits.SLEEP_MAX_S),
             full=state_full,
             asleep=gap_s > 0,
-            draining=(bool(context.closed_to or context.resting) or context.full) and not context.leaving,
+            draining=bool(context.closed_to or context.resting or context.full) and not context.leaving,
+            closed_for="" if context.leaving else context.full,
             leaving=context.leaving,
             seen_seq=context.seen_seq,
             held=self._desk.report(),

@@ -18,6 +18,7 @@ from node.core.endings import CANCELLED, DROPPED
 from node.executor import Executor
 from node.recorder import Recorder
 from node.sleeper import Sleeper
+from node.transports import Transports
 from schemas import subjects
 from schemas.bus import Subscription
 from schemas.cluster import Membership
@@ -51,8 +52,9 @@ class Orders:
         on_term: Callable[[int], None],
         clusters: Clusters,
         sleeper: Sleeper,
+        transports: Transports,
     ) -> None:
-        self._sleeper = sleeper
+        self._sleeper, self._transports = sleeper, transports
         self._context, self._desk, self._executor, self._recorder = context, desk, executor, recorder
         self._adviser, self._beat, self._on_term, self._clusters = adviser, beat, on_term, clusters
         self._subscription: Subscription | None = None
@@ -168,7 +170,7 @@ class Orders:
     def _advise(self, _command: NodeCommand) -> NodeAnswer:
         """What this device should do by its readings of now."""
         self._adviser.look()
-        return replace(self._answer(), advice=self._adviser.advice)
+        return replace(self._answer(), advice=self._adviser.advice, outbox=self._transports.report())
 
     def _policy(self, command: NodeCommand) -> NodeAnswer:
         """An operator's policy, in force from now on and kept; the answer tells the advice that follows."""

@@ -1,16 +1,18 @@
 """What the node has to tell of its attempts' ends, until the broker has it: through cut links and new boots of the daemon.
 
-Everything is posted at once, and as a rule confirmed within milliseconds: the disk is not touched then. A *letter* is kept
-on disk where that is not so: at once when the link is known to be down, after `KEEP_AFTER_S` without an answer when it is
-not, and when the daemon goes down. So a daemon that is killed loses of what it has finished at most the last second, and of
-that no task: its WORK message is acked only after the broker's answer, and is delivered again.
+What is not to be held for a batch (`core/transport.py`) is posted at once, and as a rule confirmed within milliseconds: the
+disk is not touched then. A *letter* is kept on disk where that is not so: at once when it is held, or the link is known to be
+down, after `KEEP_AFTER_S` without an answer when it is not, and when the daemon goes down. So a daemon that is killed loses of
+what it has finished at most the last second, and of that no task: its WORK message is acked only after the broker's answer,
+and is delivered again.
 
 Letters are delivered when the link is back, oldest first, `AT_ONCE` at a time, also those of a former boot: first the large
-outputs that they refer to, then the message. A letter goes when the broker has it or will never take it. Order matters to
-nobody, so what ends meanwhile does not wait for them. What is kept on disk is not held in memory besides.
+outputs that they refer to, then the message. A letter goes when the broker has it or will never take it. On one subject the
+order is kept: a letter waits until the broker has those before it. What ends meanwhile on other subjects does not wait. What is
+kept on disk is not held in memory besides.
 
-At the bound (`limits.OUTBOX_LETTERS`, `OUTBOX_BYTES`, or a disk that takes no more) nothing is dropped: the node starts no
-more work until there is room again.
+At the bound (`limits.OUTBOX_LETTERS`, `OUTBOX_BYTES`, or a disk that takes no more) nothing is dropped: the node takes and
+starts no more work until there is room again.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
+from math import inf
 from typing import Any
 
 from node.context import Context
@@ -30,8 +33,11 @@ from node.core.attempts import Attempt
 from node.core.desk import Desk
 from node.core.endings import Ending
 from node.core.letters import Kind, Letter, attempt_in, fitted_outcome, is_late, late, outcome_instead
+from node.core.transport import Message
 from node.keeper import Item, Keeper
 from node.kept import Folder
+from node.queues import Queues
+from node.transports import Transports
 from schemas import subjects
 from schemas.errors import BadInput, FogError, StoreRefused, Unreachable
 from schemas.logs import fields
@@ -39,6 +45,7 @@ from schemas.objects import Objects
 from schemas.pull import ack
 from schemas.store import Ack
 from schemas.task import OutcomeKind
+from schemas.transport import What
 
 log = logging.getLogger("fog.node.outbox")
 
@@ -55,11 +62,19 @@ class Outbox:
     """`on_full(full)` hears when the bound is reached, and when there is room again."""
 
     def __init__(
-        self, context: Context, desk: Desk, objects: Objects, folder: Folder, on_full: Callable[[bool], None]
+        self,
+        context: Context,
+        desk: Desk,
+        objects: Objects,
+        folder: Folder,
+        transports: Transports,
+        on_full: Callable[[bool], None],
     ) -> None:
         self._context, self._desk, self._objects, self._on_full = context, desk, objects, on_full
+        self._transports = transports
         self._keeper = Keeper(folder, self._kept, self._tell)
         self._items: dict[int, Item] = {}  # by number, so the oldest first
+        self._behind = Queues()
         self._waiting: list[int] = []  # a heap of those that are to be sent when the link allows it
         self._turns = 0
         self._last = 0
@@ -76,6 +91,7 @@ class Outbox:
             item.refs, item.size, item.kept = letter.blobs, size, True
             self._desk.restore(item.attempt)
             self._items[number] = item
+            self._behind.join(item)
             self._last = number
             self._keeper.hold(item)
             self._wait(item)
@@ -100,16 +116,28 @@ class Outbox:
         item = Item(self._last, attempt, kind, self._loop.time(), time.time())
         item.data, item.blobs, item.refs = message, blobs, tuple(blobs)
         self._items[item.number] = item
+        first = self._behind.join(item)
         connected = self._context.bus.connected
-        if connected and not blobs:
+        hold_s = self._transports.route(self._message(item, message), attempt.task.id).hold_s
+        if hold_s:
+            self._transports.hold(partial(self._wait, item), hold_s)
+        elif connected and first and not blobs:
             self._send(item, message)
         else:
             self._wait(item)
-        if not connected or self._closed:
+        if hold_s or not connected or self._closed:
             self._keep(item)
         elif self._looking is None:
             self._looking = self._loop.call_later(LOOK_S, self._look)
         return item
+
+    def _message(self, item: Item, data: bytes) -> Message:
+        """What the decision about its way needs to know."""
+        task, size = item.attempt.task, len(data) + sum(map(len, item.blobs.values()))
+        if item.kind is Kind.OUTCOME:
+            return Message(What.OUTCOME, size, task.priority)
+        by = item.attempt.work.result_by
+        return Message(What.RESULT, size, task.priority, task.exclusive, by - time.time() if by > 0 else inf)
 
     # Keeping.
 
@@ -139,11 +167,15 @@ class Outbox:
         """Let the daemon know how many wait since when, and whether more can be taken."""
         keeper, context = self._keeper, self._context
         context.outbox, context.outbox_since, context.outbox_spoilt = keeper.letters, keeper.since, keeper.spoilt
+        context.outbox_bytes = keeper.bytes
         if keeper.full is not self._full:
             self._full = keeper.full
-            why = "the outbox is full: no more work is started" if self._full else "the outbox has room again"
-            log.warning(why, extra=fields(letters=keeper.letters, bytes=keeper.bytes))
+            context.full = keeper.why_full
+            log.warning(
+                context.full or "the outbox has room again", extra=fields(letters=keeper.letters, bytes=keeper.bytes)
+            )
             self._on_full(self._full)
+            self._transports.release("the outbox is full")
             if self._looking is None:
                 self._looking = self._loop.call_later(LOOK_S, self._look)
 
@@ -159,7 +191,8 @@ class Outbox:
             log.warning("goes down with results to deliver", extra=fields(letters=len(self._items)))
 
     async def until_empty(self, timeout_s: float) -> bool:
-        """Wait until the broker has everything; False when the link is down, or `timeout_s` ended first."""
+        """Wait until the broker has everything, also what is held; False when the link is down, or `timeout_s` ended first."""
+        self._transports.release("nothing may stay")
         if self._items and self._context.bus.connected:
             self._emptied.clear()
             with contextlib.suppress(TimeoutError):
@@ -192,6 +225,7 @@ class Outbox:
 
     def link_back(self) -> None:
         """Deliver what waits."""
+        self._transports.release("the link is back")
         self._pump()
 
     def _wait(self, item: Item) -> None:
@@ -207,7 +241,7 @@ class Outbox:
     def _pump(self) -> None:
         while self._waiting and self._turns < AT_ONCE and self._context.bus.connected and not self._closed:
             item = self._items.get(heapq.heappop(self._waiting))
-            if item is not None and not item.turn and item.post is None:
+            if item is not None and not item.turn and item.post is None and self._behind.is_first(item):
                 item.turn = True
                 self._turns += 1
                 self._spawn(self._deliver(item))
@@ -314,6 +348,8 @@ class Outbox:
         self._items.pop(item.number, None)
         self._end_turn(item)
         self._keeper.drop(item)
+        if (after := self._behind.leave(item)) is not None:
+            self._wait(after)
         if self._waiting:
             self._pump()
         if not self._items:

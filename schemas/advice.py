@@ -66,7 +66,7 @@ class QosPolicy(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
 
     `max_cpu_percent` and `max_memory_mb` stand in place of the usual limits, which battery and heat still lower.
     `thermal_throttle_temp` (°C, of the sensor that the device is judged by) stands in place of that sensor's own figure,
-    `battery_save_threshold` in place of 20 %.
+    `battery_save_threshold` in place of 20 %. `transport` is the preference, but where battery or heat ask for more bitchat.
     """
 
     priority: PolicyPriority | None = None
@@ -74,6 +74,7 @@ class QosPolicy(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     max_memory_mb: Annotated[int, Meta(ge=16, le=1 << 30)] | None = None
     thermal_throttle_temp: Annotated[float, Meta(ge=20, le=120)] | None = None
     battery_save_threshold: Percent | None = None
+    transport: TransportPreference | None = None
 
 
 def policy_of(pairs: Mapping[str, str]) -> QosPolicy:

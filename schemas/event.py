@@ -194,6 +194,8 @@ EVENTS: dict[str, tuple[type, str]] = {
     "node.lost": (NodeEvent, "a node is gone; its tasks move"),
     "node.refused": (NodeEvent, "a registration was refused"),
     "node.power-mode": (NodePower, "a node's power mode changed"),
+    "node.outbox-full": (NodeEvent, "what a node keeps for the broker is at its bound: it takes no more work"),
+    "node.outbox-room": (NodeEvent, "a node whose outbox was full takes work again"),
     "node.policy-set": (NodePolicy, "an operator set or reset a node's policy"),
     "fleet.held-back": (HoldEvent, "many nodes fell silent at once: none is called lost for now"),
     "fleet.hold-ended": (HoldEvent, "silence counts again"),

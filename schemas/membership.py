@@ -13,6 +13,7 @@ from schemas.device import DeviceCapabilities, DeviceState, FunctionOffer
 from schemas.enforced import Enforced
 from schemas.harvest import HarvestReport
 from schemas.names import Id
+from schemas.transport import OutboxReport
 
 
 class NodeState(StrEnum):
@@ -91,7 +92,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
     `next_due_s`: the next beat comes within this many seconds (a sleeper announces its gap with `asleep`).
     `held`: every attempt here, running or queued. `seen_seq`: the highest FOG_WORK sequence that arrived here, so that
     accounts are only ever repaired for older ones. `leaving`: the daemon is going down by itself. `outbox`: how many results
-    and outcomes it keeps that the broker has not taken yet, the oldest made at `outbox_since` (seconds since 1970).
+    and outcomes it keeps that the broker has not taken yet, the oldest made at `outbox_since` (seconds since 1970),
+    and `closed_for` why it takes no more work because of them.
     `enforced`: how it holds work to limits; None: as said before.
     `limits`: what the work here is held to, when that has changed. `battery_min`: the percent under which an operator's
     policy wants no new work here while it does not charge (0: the usual).
@@ -117,6 +119,7 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
     bad_messages: int = 0
     outbox: Annotated[int, Meta(ge=0)] = 0
     outbox_since: float = 0.0
+    closed_for: Annotated[str, Meta(max_length=limits.REASON_MAX)] = ""
     enforced: Enforced | None = None
 
 
@@ -148,7 +151,7 @@ class NodeCommand(Struct, frozen=True, omit_defaults=True):
 
 
 class NodeAnswer(Struct, frozen=True, omit_defaults=True):
-    """A node's answer to a command; to *advise* and *policy* with its `advice`."""
+    """A node's answer to a command; to *advise* and *policy* with its `advice`, to *advise* with its `outbox`."""
 
     node: str
     boot: int
@@ -157,6 +160,7 @@ class NodeAnswer(Struct, frozen=True, omit_defaults=True):
     tasks: tuple[str, ...] = ()
     harvest: HarvestReport | None = None
     advice: Advice | None = None
+    outbox: OutboxReport | None = None
 
 
 class AllReport(Struct, frozen=True, omit_defaults=True):

@@ -9,13 +9,15 @@ from msgspec import Meta, Struct
 from schemas import limits
 from schemas.advice import Advice
 from schemas.names import Id
+from schemas.transport import OutboxReport
 
 
 class AdviceReply(Struct, frozen=True):
-    """What a node should do now, by its own readings of now."""
+    """What a node should do now, by its own readings of now, and what it keeps for the broker (None: it does not tell)."""
 
     node: str
     advice: Advice
+    outbox: OutboxReport | None = None
 
 
 class PolicyRequest(Struct, frozen=True, omit_defaults=True):

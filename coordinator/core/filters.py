@@ -92,6 +92,8 @@ def _cluster(c: NeedsClass, n: NodeView) -> str:
 
 
 def _state(_: NeedsClass, n: NodeView) -> str:
+    if n.state is NodeState.DRAINING and n.closed_for:
+        return n.closed_for
     if n.state is NodeState.DRAINING and not n.drained and n.harvest_state in IN_WORDS:
         return f"harvesting: {IN_WORDS[HarvestState(n.harvest_state)]}"
     return STATE_WORDS.get(n.state, "")

@@ -202,7 +202,7 @@ def _said(node: NodeView, b: Heartbeat) -> None:
     node.asleep = b.asleep
     node.self_draining = b.draining
     node.bad_messages = b.bad_messages
-    node.outbox, node.outbox_since = b.outbox, b.outbox_since
+    node.outbox, node.outbox_since, node.closed_for = b.outbox, b.outbox_since, b.closed_for
     if b.enforced is not None:
         node.enforced = b.enforced
     if b.harvest_state:

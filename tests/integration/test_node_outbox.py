@@ -16,9 +16,12 @@ from node.core.desk import Desk
 from node.core.endings import Done, result_of
 from node.core.lanes import Room
 from node.core.letters import is_full, opened
+from node.core.transport import Way
 from node.kept import Folder
 from node.outbox import TOO_LARGE, Outbox
+from node.transports import Transports
 from schemas import subjects
+from schemas.advice import TransportPreference
 from schemas.codec import Decoder, encode
 from schemas.errors import FogError, StoreRefused, Unreachable
 from schemas.objects import ref_of
@@ -42,7 +45,10 @@ class World:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.bus: Any = SimpleNamespace(connected=True, max_payload=1 << 20, publish=self._publish)
-        self.context: Any = SimpleNamespace(node="n1", boot=2, bus=self.bus, store=self)
+        self.context: Any = SimpleNamespace(
+            node="n1", boot=2, bus=self.bus, store=self, leaving=False, closed_to="", sleep=None, full=""
+        )
+        self.way = Way(TransportPreference.BALANCED)
         self.desk = Desk(Room(1, 1.0, 1000))
         self.posts: list[tuple[str, bytes, Callable[[Ack | FogError], None]]] = []
         self.acks: list[str] = []
@@ -55,7 +61,9 @@ class World:
         self.box = self.new_box()
 
     def new_box(self) -> Outbox:
-        return Outbox(self.context, self.desk, self, Folder(self.path), self.full.append)  # type: ignore[arg-type]
+        self.transports = Transports(self.context, lambda: self.way)
+        folder = Folder(self.path)
+        return Outbox(self.context, self.desk, self, folder, self.transports, self.full.append)  # type: ignore[arg-type]
 
     def _publish(self, subject: str, _data: bytes, **_more: object) -> None:
         self.acks.append(subject)

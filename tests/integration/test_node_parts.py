@@ -133,7 +133,9 @@ async def test_a_placement_that_came_after_the_registration_was_sent_is_not_drop
     recorder: Any = SimpleNamespace(dropped=lambda a: dropped.append(a.task.id))
     context: Any = SimpleNamespace(closed_to="")
     other: Any = None
-    orders = Orders(context, desk, executor, recorder, other, lambda _full: None, lambda _term: None, other, other)
+    orders = Orders(
+        context, desk, executor, recorder, other, lambda _full: None, lambda _term: None, other, other, other
+    )
     (said,) = desk.report()
     desk.take(attempt("t", placement=2))
     orders.drop(said.task, said.placement)

@@ -4,6 +4,7 @@
 |---|---|
 | power mode critical, battery ≤ 10 %, or offline | bitchat_only |
 | power mode power_save | bitchat_preferred |
+| an operator's policy says it | that, where it is not more direct than what the rows above ask for |
 | ≤ 20 % and not charging, cellular, metered, latency > 300 ms, or a poor link | bitchat_preferred |
 | else, with the priority *performance* | betanet_preferred |
 | else | balanced: by size and priority of each message |
@@ -54,7 +55,7 @@ def low_latency(seen: Seen, policy: QosPolicy) -> list[str]:
 
 def transport(seen: Seen, mode: PowerMode, policy: QosPolicy) -> tuple[TransportPreference, list[str]]:
     """The preference and why."""
-    profile = seen.profile
+    profile, wish = seen.profile, policy.transport
     only = {
         f"the power mode is {mode}": mode is PowerMode.CRITICAL,
         f"{seen.battery_text} is at most {CRITICAL_BATTERY:g} %": (
@@ -62,11 +63,13 @@ def transport(seen: Seen, mode: PowerMode, policy: QosPolicy) -> tuple[Transport
         ),
         "the broker does not answer": profile.network_quality is Q.OFFLINE,
     }
-    first = {
+    saves = {
         f"the power mode is {mode}": mode is PowerMode.POWER_SAVE,
         f"{seen.battery_text} is at most {seen.low:g} % and not charging": (
             seen.battery is not None and seen.battery <= seen.low and not seen.charging
         ),
+    }
+    first = {
         "the network is cellular": profile.network_type is NetworkType.CELLULAR,
         "the network is metered": profile.metered is True,
         f"a round trip of {seen.latency_ms or 0:.0f} ms is over {SLOW_MS:g} ms": (
@@ -74,9 +77,11 @@ def transport(seen: Seen, mode: PowerMode, policy: QosPolicy) -> tuple[Transport
         ),
         "the link is poor": profile.network_quality is Q.POOR,
     }
-    for preference, table in ((T.BITCHAT_ONLY, only), (T.BITCHAT_PREFERRED, first)):
-        if why := [words for words, holds in table.items() if holds]:
+    for preference, table in ((T.BITCHAT_ONLY, only), (T.BITCHAT_PREFERRED, saves if wish else saves | first)):
+        if (why := [words for words, holds in table.items() if holds]) and wish is not T.BITCHAT_ONLY:
             return preference, [f"transport {preference}: {'; '.join(why)}"]
+    if wish is not None:
+        return wish, [f"transport {wish}: the operator's policy"]
     if policy.priority is PolicyPriority.PERFORMANCE:
         return T.BETANET_PREFERRED, [f"transport {T.BETANET_PREFERRED}: the operator's priority is performance"]
     return T.BALANCED, []

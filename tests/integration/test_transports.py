@@ -1,0 +1,119 @@
+"""A phone on a low battery: it holds its results, sends them in one batch, and loses and doubles none, whatever happens."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from msgspec import Raw
+
+from node.outbox import AT_ONCE
+from schemas.jetstream import stream_info
+from schemas.membership import NodeAnswer
+from schemas.streams import RESULTS
+from schemas.target import Target
+from schemas.task import FunctionRun, OutcomeKind
+from schemas.transport import OutboxReport, Transport, What
+from tests.integration.node_fleet import Fleet, until
+from tests.integration.test_advised_node import Phone
+from tests.proxy import Proxy, Way, proxied
+
+OWN = '''
+import os, time
+import node
+
+@node.function
+def fail_when(path: str) -> str:
+    """Leave a mark when begun, and fail once told to."""
+    open(path + ".begun", "w").close()
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    raise ValueError("as it was told")
+'''
+
+
+class Far:
+    """A fleet and a phone that reaches it through a proxy. Nothing comes by a heartbeat unless a test asks for one."""
+
+    def __init__(self, fleet: Fleet, proxy: Proxy, folder: Path) -> None:
+        self.fleet, self.proxy, self.folder = fleet, proxy, folder
+        self.phone = Phone(folder / "phone")
+        self.phone.battery(15)
+        self.outbox = folder / "nodes" / "n1" / "outbox"
+
+    async def start(self) -> None:
+        await self.fleet.node("n1", "--sysroot", str(self.phone), "--import", "own_functions", "--slots", "4")
+
+    def letters(self) -> int:
+        return len(list(self.outbox.glob("*.letter")))
+
+    async def hold(self, number: int) -> list[str]:
+        """So many tasks whose results the phone holds."""
+        tasks = [(await self.fleet.place()).id for _ in range(number)]
+        await until(lambda: self.letters() == number, what=f"it holds {number}; {self.fleet.log()}")
+        return tasks
+
+    async def report(self) -> OutboxReport:
+        answer: NodeAnswer = await self.fleet.command("advise")
+        assert answer.outbox is not None
+        return answer.outbox
+
+
+@pytest.fixture
+async def far(target: Target, tmp_path: Path) -> AsyncIterator[Far]:
+    (tmp_path / "own_functions.py").write_text(OWN)
+    fleet = await Fleet.open(target, tmp_path)
+    fleet.interval_s = 20.0  # three times that in power_save
+    with proxied(target) as proxy:
+        fleet.target = proxy.target(target)
+        yield Far(fleet, proxy, tmp_path)
+        await fleet.close()
+
+
+async def test_a_phone_at_15_percent_holds_its_results_and_sends_them_in_one_batch_with_a_heartbeat(far: Far) -> None:
+    await far.start()
+    tasks = await far.hold(8)
+    report = await far.report()
+    assert (report.held, report.waiting, report.batches, report.direct) == (8, 8, 0, 0)
+    assert report.bytes > 0 and 0 < time.time() - report.oldest_at < 60
+    assert report.last is not None and (report.last.what, report.last.about) == (What.RESULT, tasks[-1])
+    assert report.last.routing.transport is Transport.BITCHAT and "battery 15 %" in report.last.routing.reason
+    assert not far.fleet.results
+    assert {held.task for held in far.fleet.beats[-1].held} <= set(tasks)
+
+    await far.fleet.command("report")
+    await until(lambda: len(far.fleet.results) == 8, what=f"the batch; {far.fleet.log()}")
+    assert list(far.fleet.results) == tasks, "in the order in which they ended"
+    await far.fleet.until_acked()
+    await until(lambda: far.letters() == 0)
+    report = await far.report()
+    assert (report.held, report.waiting, report.batches, report.batched) == (0, 0, 1, 8)
+
+
+async def test_killed_in_the_middle_of_a_batch_each_result_arrives_once_and_in_order(far: Far, tmp_path: Path) -> None:
+    """The broker has stored some of them, and the phone has not heard of one, when it dies. A failed attempt made them go."""
+    await far.start()
+    tasks = await far.hold(20)
+    path = tmp_path / "told"
+    failing = await far.fleet.place(FunctionRun("fail_when", Raw(f'["{path}"]'.encode())))
+    await until(lambda: path.with_name("told.begun").exists(), what=f"it runs; {far.fleet.log()}")
+    far.proxy.swallow(Way.FROM_BROKER)
+    path.touch()
+    await until(lambda: len(far.fleet.results) == AT_ONCE, what=f"so many are under way at a time; {far.fleet.log()}")
+    node = far.fleet.nodes[-1]
+    node.send_signal(signal.SIGKILL)
+    node.wait()
+    far.proxy.mend()
+    assert far.letters() >= 20, "it has not heard of any"
+
+    await far.start()
+    await until(lambda: len(far.fleet.results) == 20, what=f"the others; {far.fleet.log()}")
+    assert list(far.fleet.results) == tasks, "in the order in which they ended; a second one would have been noticed"
+    assert (await far.fleet.outcome(failing)).kind is OutcomeKind.FAILED
+    await far.fleet.until_acked(left=1)  # of what failed, perhaps nothing was on the disk yet
+    await until(lambda: far.letters() == 0)
+    assert int((await stream_info(far.fleet.bus, RESULTS))["state"]["messages"]) == 20
+    assert len(far.fleet.outcomes) == 1
