@@ -33,9 +33,10 @@ demo-battery: $(READY) requirements-chart.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-chart.lock
 	$(BIN)/fog demo battery --png build/battery.png
 
-# make test [ARGS=…]; one file at a time in each of three processes, with a broker of its own
+# make test [ARGS=…] [EXAMPLES=2000: so many new ones of each property, in place of the 50 that are always the same];
+# one file at a time in each of three processes, with a broker of its own
 test: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(if $(EXAMPLES),FOG_EXAMPLES=$(EXAMPLES) )$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 # Simulated worlds: make sim, or make sim SEED=7 for one with its transcript. [ARGS="--seeds 0:5000 --go-on", --bugs, …]
 sim: $(READY)

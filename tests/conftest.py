@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,9 +16,21 @@ from coordinator.broker_config import Account
 from schemas.creds import Creds, new_seed, public_key, write_creds
 from schemas.target import Target
 
+# The same examples each time, so that what fails is what was changed. FOG_EXAMPLES=2000 draws so many new ones of each test.
 # The machine may be shared: how long an example takes says nothing about us.
-settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared machine")
+EXAMPLES = int(os.environ.get("FOG_EXAMPLES", "0"))
+settings.register_profile(
+    "fog", max_examples=EXAMPLES or 50, derandomize=not EXAMPLES, deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
+settings.load_profile("fog")
+
+# Processes start as they do for users: from compiled files, where the machine forbids to write those (as many a container
+# does, which makes each start twice as dear), and open to interrupts, where we run in the background of a shell.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STORE_BYTES = 1 << 50  # streams *reserve* their greatest size: a hundred accounts' worth exceeds many a disk
 ACCOUNTS = 100  # of one server; when they are used up, the next one starts

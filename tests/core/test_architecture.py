@@ -29,8 +29,13 @@ def module_name(path: Path) -> str:
 FILES = {path: module_name(path) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
 
 
-def imports(source: str, path: Path) -> Iterator[str]:
+@cache
+def imports(source: str, path: Path) -> tuple[str, ...]:
     """The full names that a file imports, ``from a import b`` as ``a.b``; relative ones made absolute."""
+    return tuple(_imports(source, path))
+
+
+def _imports(source: str, path: Path) -> Iterator[str]:
     package = path.relative_to(ROOT).parent.parts
     for found in ast.walk(ast.parse(source)):
         if isinstance(found, ast.Import):
@@ -96,7 +101,8 @@ def test_a_file_holds_one_concept_and_says_which(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=FILES.get)
 def test_the_root_of_all_subjects_is_written_in_one_place(path: Path) -> None:
     """Docstrings may explain a subject; only schemas/subjects.py may build one."""
-    tree = ast.parse(path.read_text())
+    source = path.read_text()
+    tree = ast.parse(source if "fog.v1" in source else "")
     explained = {
         id(scope.body[0].value)
         for scope in ast.walk(tree)

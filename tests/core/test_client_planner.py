@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from client.chunks import GROWTH, TARGET_S, Planner
@@ -28,7 +28,6 @@ def run_job(total: int, item_s: float, slots: int, *, told: bool) -> list[int]:
 
 
 @given(total=st.integers(1, 300_000), item_s=st.floats(1e-7, 30), slots=st.integers(0, 2000), told=st.booleans())
-@settings(max_examples=60, deadline=None)
 def test_every_item_is_in_exactly_one_chunk_and_no_chunk_is_too_large(
     total: int, item_s: float, slots: int, told: bool
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from node.core.ceilings import Ceilings
@@ -344,7 +344,6 @@ MORE = (
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from([*LAPTOP, *MORE]), GARBAGE, min_size=1, max_size=12))
 def test_whatever_the_files_hold_is_a_value_that_can_be_or_unknown_with_a_reason(files: dict[str, bytes | str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -358,7 +357,6 @@ def test_whatever_the_files_hold_is_a_value_that_can_be_or_unknown_with_a_reason
             whole(mine.state(now), STATE)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(sorted(set(LAPTOP) - {"sys/class/net/wlan0/wireless/x"})), st.binary(min_size=1, max_size=12))
 def test_names_of_any_bytes_in_sysfs_do_no_harm(beside: str, name: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.core.duty import LOOK_S, OWED_S, PERIOD_MAX_S, PERIOD_S, SAVED_S, Duty, Measured, Slice
@@ -82,6 +82,7 @@ def test_work_below_its_share_is_never_stopped(limit: float, cores: int) -> None
     assert plant.stops == before
 
 
+@settings(max_examples=10)  # each plays an hour in steps of a tenth of a second
 @given(st.floats(0.05, 0.9), st.integers(1, 8))
 def test_what_idled_for_an_hour_does_not_burst_for_long(limit: float, cores: int) -> None:
     plant = Plant(Duty(limit, cores), cores, lambda now: 0.0 if now < 3600 else cores)

@@ -317,4 +317,4 @@ class NeverTwice(RuleBasedStateMachine):
 
 
 TestNeverTwice = NeverTwice.TestCase
-TestNeverTwice.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestNeverTwice.settings = settings(stateful_step_count=40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,11 @@ SAMPLES: dict[type, Any] = {
 }
 
 
-def validator(schema: dict[str, Any]) -> jsonschema.Validator:
-    cls = jsonschema.validators.validator_for(schema)
-    cls.check_schema(schema)
-    return cls(schema)
+@cache
+def validator(name: str) -> jsonschema.Validator:
+    cls = jsonschema.validators.validator_for(SCHEMAS[name])
+    cls.check_schema(SCHEMAS[name])
+    return cls(SCHEMAS[name])
 
 
 def on_the_wire(message: Any) -> Any:
@@ -89,20 +91,20 @@ def event(kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_schema_is_a_valid_schema_with_its_parts_inside(name: str) -> None:
-    validator(SCHEMAS[name])
+    validator(name)
     for reference in re.findall(r'"\$ref": "([^"]+)"', json.dumps(SCHEMAS[name])):
         assert reference.removeprefix("#/$defs/") in SCHEMAS[name]["$defs"]
 
 
 @pytest.mark.parametrize("kind", EVENTS)
 def test_an_event_as_we_encode_it_fits_the_schema_of_its_type(kind: str) -> None:
-    validator(SCHEMAS[f"event.{kind}"]).validate(event(kind))
+    validator(f"event.{kind}").validate(event(kind))
 
 
 @pytest.mark.parametrize("kind", EVENTS)
 def test_an_event_fits_the_schema_of_no_other_type(kind: str) -> None:
     others = [name for name in SCHEMAS if name.startswith("event.") and name != f"event.{kind}"]
-    assert not any(validator(SCHEMAS[name]).is_valid(event(kind)) for name in others)
+    assert not any(validator(name).is_valid(event(kind)) for name in others)
 
 
 @pytest.mark.parametrize(
@@ -117,19 +119,19 @@ def test_an_event_fits_the_schema_of_no_other_type(kind: str) -> None:
     ],
 )
 def test_an_event_with_a_wrong_part_is_noticed(damage: dict[str, Any]) -> None:
-    assert not validator(SCHEMAS["event.task.failed"]).is_valid(event("task.failed") | damage)
+    assert not validator("event.task.failed").is_valid(event("task.failed") | damage)
 
 
 @pytest.mark.parametrize("missing", CloudEvent.__struct_fields__)
 def test_an_event_without_a_required_part_is_noticed(missing: str) -> None:
     broken = {key: value for key, value in event("task.failed").items() if key != missing}
-    assert not validator(SCHEMAS["event.task.failed"]).is_valid(broken)
+    assert not validator("event.task.failed").is_valid(broken)
 
 
 def test_a_field_that_the_contract_does_not_name_is_noticed_deep_inside_an_event() -> None:
     broken = event("task.failed")
     broken["data"]["errors"][0]["colour"] = "red"
-    assert not validator(SCHEMAS["event.task.failed"]).is_valid(broken)
+    assert not validator("event.task.failed").is_valid(broken)
 
 
 def test_messages_with_everything_in_them_fit_their_schemas() -> None:
@@ -137,22 +139,22 @@ def test_messages_with_everything_in_them_fit_their_schemas() -> None:
     chunk = MapRun("wordcount", "job", 0, 2, files=(Blob(1, ref="sha256-00"),))
     for run in (call, chunk, CommandRun(("true",), {"A": "b"})):
         task = Task("t1", "jo", run, deadline_s=4.0)
-        validator(SCHEMAS["Task"]).validate(on_the_wire(task))
+        validator("Task").validate(on_the_wire(task))
         work = Work(msgspec.Raw(msgspec.json.encode(task)), History(1, 1))
-        validator(SCHEMAS["Work"]).validate(on_the_wire(work))
+        validator("Work").validate(on_the_wire(work))
     result = Result("t1", "jo", ResultState.SUCCEEDED, value=msgspec.Raw(b'{"a":1}'))
-    validator(SCHEMAS["Result"]).validate(on_the_wire(result))
+    validator("Result").validate(on_the_wire(result))
 
 
 def test_a_beat_fits_its_schema_whether_a_reading_is_unset_unknown_or_there() -> None:
     for state in (DeviceState(), DeviceState(battery_percent=None), DeviceState(battery_percent=3.5, mains=False)):
         beat = Heartbeat("n1", 1, 0, 1.0, held=(Held("t1", 1, True),), state=state)
-        validator(SCHEMAS["Heartbeat"]).validate(on_the_wire(beat))
+        validator("Heartbeat").validate(on_the_wire(beat))
 
 
 def test_messages_are_open_and_still_checked() -> None:
     task = on_the_wire(Task("t1", "jo", FunctionRun("echo")))
-    check = validator(SCHEMAS["Task"])
+    check = validator("Task")
     assert check.is_valid(task | {"from_the_future": 1})
     assert not check.is_valid(task | {"id": "a.b"})
     assert not check.is_valid(task | {"run": {"kind": "function"}})

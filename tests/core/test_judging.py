@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.core import events as e
@@ -230,7 +230,6 @@ def test_nodes_that_said_goodbye_together_are_left_at_once() -> None:
 BOUND_S = LOST_S + HOLD_S + LEASE_S + 2 * limits.HEARTBEAT_S
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_a_dead_node_is_lost_in_the_end_and_one_that_beats_never(data: st.DataObject) -> None:
     """Whatever its neighbours do: some die, some come and go. A hold cannot be kept up by those that flap."""

@@ -594,5 +594,5 @@ class AnyOrder(RuleBasedStateMachine):
         assert not self.desk.lanes.open
 
 
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(stateful_step_count=40)
 TestAnyOrder = AnyOrder.TestCase
