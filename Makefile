@@ -36,7 +36,7 @@ demo-battery: $(READY) requirements-chart.lock
 # make test [ARGS=…] [EXAMPLES=2000: so many new ones of each property, in place of the 50 that are always the same];
 # one file at a time in each of three processes, with a broker of its own
 test: $(READY)
-	$(if $(EXAMPLES),FOG_EXAMPLES=$(EXAMPLES) )$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(if $(EXAMPLES),FOG_EXAMPLES=$(EXAMPLES) )$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Simulated worlds: make sim, or make sim SEED=7 for one with its transcript. [ARGS="--seeds 0:5000 --go-on", --bugs, …]
 sim: $(READY)

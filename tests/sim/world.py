@@ -80,10 +80,12 @@ class _Log(logging.Handler):
 
 
 class World:
-    """One seed's world. `run` returns what came of it."""
+    """One seed's world. `run` returns what came of it, at most until `until_s`."""
 
-    def __init__(self, seed: int, plan: Plan | None = None, *, transcript: bool = False) -> None:
-        self.seed = seed
+    def __init__(
+        self, seed: int, plan: Plan | None = None, *, transcript: bool = False, until_s: float = float("inf")
+    ) -> None:
+        self.seed, self._until_s = seed, until_s
         self.plan = plan or plan_of(seed)
         self.timeline = Timeline()
         self.timeline.grain_s = self.plan.grain_s
@@ -242,16 +244,16 @@ class World:
             timeline.at(plan.start_s + self.bursting.uniform(0, 0.9 * plan.trouble_s), self._burst, number)
         self.faults.plan()
         self.invariants.somebody_acts()
-        timeline.run(plan.trouble_s)
+        timeline.run(min(plan.trouble_s, self._until_s))
         self.faults.end()
         deadline = timeline.now + (SETTLE_S if plan.tasks else 0.0)
-        while timeline.now < deadline:
+        while timeline.now < min(deadline, self._until_s):
             if self.invariants.done():
                 timeline.run(timeline.now + 30.0)  # nothing may come back
                 if self.invariants.done():
                     return
             timeline.run(timeline.now + 2.0)
-        if plan.tasks:
+        if plan.tasks and deadline < self._until_s:
             self.invariants.broken("all is done", self.invariants.left())
 
     # The submitter.
@@ -338,6 +340,6 @@ class World:
             )
 
 
-def run(seed: int, plan: Plan | None = None, *, transcript: bool = False) -> Report:
+def run(seed: int, plan: Plan | None = None, *, until_s: float = float("inf")) -> Report:
     """Run one seed's world."""
-    return World(seed, plan, transcript=transcript).run()
+    return World(seed, plan, until_s=until_s).run()
