@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from math import inf
 from pathlib import Path
 
 from coordinator.service import Service
@@ -30,15 +31,29 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "--replicas", type=int, default=1, help="copies of each stream; needs as many brokers (default 1)"
     )
+    parse.add_argument(
+        "--heartbeat-relay",
+        type=relay_from,
+        default=inf,
+        metavar="off|on|N",
+        help="nodes beat to their cluster's leader, which says all beats in one message: off (default), on, or in a fleet "
+        "of N nodes or more; `fog cluster relay` says otherwise for one cluster",
+    )
     parse.add_argument("--json-logs", action="store_true", help="one JSON object a line")
     parse.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parse
 
 
+def relay_from(text: str) -> float:
+    """The size of the fleet from which on heartbeats are relayed, by ``off``, ``on`` or a number."""
+    named = {"off": inf, "on": 0.0}
+    return named[text] if text in named else int(text)
+
+
 async def serve(args: argparse.Namespace) -> None:
     """Run the service; SIGINT and SIGTERM end it, also where a shell had SIGINT ignored."""
     name = check_id("name", args.name) if args.name else as_id(f"{socket.gethostname()}-{os.getpid()}")
-    service = Service(home.resolve(args.nats, args.creds, args.home), name, args.replicas)
+    service = Service(home.resolve(args.nats, args.creds, args.home), name, args.replicas, args.heartbeat_relay)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, service.stop)
     await service.run()

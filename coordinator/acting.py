@@ -64,8 +64,9 @@ class Acting:
     """The acting coordinator of one term. `over` is set when it must end before its lease does."""
 
     def __init__(
-        self, bus: Bus, store: Store, lease: Lease, clock: Clock, name: str, bad: Bad, faults: Faults | None = None
-    ) -> None:
+        self, bus: Bus, store: Store, lease: Lease, clock: Clock, name: str, bad: Bad, faults: Faults | None = None,
+        relay_from: float = math.inf,
+    ) -> None:  # fmt: skip
         self._bus, self._store, self._lease, self._clock, self._name = bus, store, lease, clock, name
         self._faults = faults or Faults()
         self._loop = asyncio.get_running_loop()
@@ -88,9 +89,10 @@ class Acting:
             lease.term,
             self._may,
         )
+        may, nodes = self._may, self.state.nodes
         self.areas = Areas(
             AREAS,
-            Term(bus, store, self.events, bad, clock, lease.term, name, self._may, self.state.nodes, self._hand_on),
+            Term(bus, store, self.events, bad, clock, lease.term, name, may, nodes, self._hand_on, relay_from),
         )
         self.api = Api(bus, self.state, self._hand_on, bad, clock, self.areas.endpoints())
         self.consumers = Consumers(bus, lease.term, self._may, self._holds)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from msgspec import Struct
@@ -47,6 +48,7 @@ class Term:
     may: Callable[[], bool]  # whether the lease is valid: nothing may be written or commanded otherwise
     nodes: Mapping[str, NodeView]
     hand_on: Callable[[Event], None]  # tell the tasks' core
+    relay_from: float = inf  # nodes from which on heartbeats go by way of the clusters' leaders
 
 
 class Area:

@@ -80,7 +80,9 @@ class Teller:
 
     def _membership(self, cluster: Cluster, node: str) -> Membership:
         peers = cluster.told or (Peer(node),)
-        return Membership(self._term.number, cluster.id, cluster.term, cluster.version, cluster.leader, peers)
+        return Membership(
+            self._term.number, cluster.id, cluster.term, cluster.version, cluster.leader, peers, cluster.relays
+        )
 
     async def _ask(self, node: str, said: Membership) -> bool:
         if not self._term.may():

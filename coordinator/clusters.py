@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from coordinator.areas import Area, Endpoints, Term
 from coordinator.cluster_teller import Teller
-from coordinator.core.clusters import leading, machine, operating, views
+from coordinator.core.clusters import leading, machine, operating, relaying, views
 from coordinator.core.clusters.patterns import Patterns
 from coordinator.core.clusters.restoring import restore
 from coordinator.core.clusters.state import Action, Belongs, Clusters, Elect, Say, Tell, Write
@@ -24,6 +24,7 @@ from coordinator.core.clusters.traits import facts_of
 from coordinator.core.events import Clustered
 from coordinator.decider import Decider
 from coordinator.refusal import Refusal
+from coordinator.relays import Relays
 from schemas import api, streams
 from schemas import cluster as wire
 from schemas.codec import Decoder, encode
@@ -51,12 +52,13 @@ class ClustersArea(Area):
 
     def __init__(self, term: Term) -> None:
         super().__init__(term)
-        self.state = Clusters(term.number, int(term.clock() * 1e6))
+        self.state = Clusters(term.number, int(term.clock() * 1e6), term.relay_from)
         self._kv = Kv(term.bus, term.store, streams.CLUSTERS)
         self._kept = Kv(term.bus, term.store, streams.AVAILABILITY)
         self._patterns = Patterns(term.clock())
         self._teller = Teller(term, self.state)
         self._decider = Decider(term, self.state)
+        self._relays = Relays(term, self.state)
         self._revisions: dict[str, int] = {}
         self._unwritten: dict[str, wire.ClusterRecord | None] = {}
         self._writing: set[str] = set()
@@ -78,6 +80,7 @@ class ClustersArea(Area):
             "cluster.create": (wire.CreateCluster, self._operator(operating.create)),
             "cluster.pin": (wire.PinCluster, self._operator(operating.pin)),
             "cluster.grow": (wire.GrowCluster, self._operator(operating.grow)),
+            "cluster.relay": (wire.RelayCluster, self._operator(operating.relay)),
             "cluster.dissolve": (wire.ClusterRequest, self._operator(operating.dissolve)),
             **self._decider.endpoints(),
         }
@@ -98,6 +101,7 @@ class ClustersArea(Area):
         for node in set(self.state.home) - set(self.term.nodes):
             machine.gone(self.state, node)
         await self._decider.start()
+        await self._relays.start()
 
     def changed(self, nodes: Collection[str], now: float) -> None:
         """See `Area`."""
@@ -118,7 +122,8 @@ class ClustersArea(Area):
         some = list(islice(self._to_look, LOOKED_AT))
         del self._to_look[: len(some)]
         self.changed([node for node in some if node in self.term.nodes], now)
-        self._carry_out(machine.look_again(self.state, now))
+        relaying.look(self.state)
+        self._carry_out(machine.look_again(self.state, now) + machine.settle(self.state, now))
         self._teller.tick(now)
         self._decider.tick(now)
         if self._patterns.tick(now):
@@ -126,6 +131,7 @@ class ClustersArea(Area):
 
     async def stop(self) -> None:
         """Write and tell nothing more."""
+        await self._relays.stop()
         for task in (*self._tasks, *self._teller.tasks, *self._decider.tasks):
             task.cancel()
 

@@ -44,6 +44,8 @@ def key_of(event: ev.Event) -> Key:
             return kind, f"{event.source.stream}.{event.source.seq}"
         case ev.Beat():
             return kind, event.beat.node
+        case ev.Relayed():
+            return kind, event.leader
         case ev.ResultSeen():
             return kind, event.result.task
         case ev.NodeRegistering():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from typing import Any
 
 from coordinator.acting import Acting
@@ -25,9 +26,11 @@ AGAIN_S = 1.0
 
 
 class Service:
-    """A coordinator named `name` at `target`. `run` returns after `stop`."""
+    """A coordinator named `name` at `target`. `run` returns after `stop`. Heartbeats go by way of the clusters' leaders in a
+    fleet of `relay_from` nodes or more."""
 
-    def __init__(self, target: Target, name: str, replicas: int) -> None:
+    def __init__(self, target: Target, name: str, replicas: int, relay_from: float = inf) -> None:
+        self._relay_from = relay_from
         self._target, self._name, self._replicas = target, name, replicas
         self._stopping = asyncio.Event()
         self._acting: Acting | None = None
@@ -92,7 +95,9 @@ class Service:
         keeping = asyncio.ensure_future(lease.keep())
         # A store of this term's own: what it still wants to say when the lease is gone is never said.
         store = Store(bus, allowed=lambda: lease.valid)
-        self._acting = acting = Acting(bus, store, lease, self._clock, self._name, self._bad, self._faults)
+        self._acting = acting = Acting(
+            bus, store, lease, self._clock, self._name, self._bad, self._faults, self._relay_from
+        )
         over = asyncio.ensure_future(acting.over.wait())
         failed = True
         try:

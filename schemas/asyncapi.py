@@ -80,6 +80,7 @@ API = {  # noun.verb: what is asked, what is answered
     "cluster.pin": ("PinCluster", "Done"),
     "cluster.grow": ("GrowCluster", "Done"),
     "cluster.dissolve": ("ClusterRequest", "Done"),
+    "cluster.relay": ("RelayCluster", "Done"),
     "cluster.propose": ("ProposeRequest", "Proposal"),
     "cluster.decision": ("DecisionRequest", "DecisionReply"),
     "cluster.tally": ("Tally", "Decision"),
@@ -100,12 +101,14 @@ PEER = {  # verb: what a member of a cluster is asked, what it answers
     "cache-get": ("CacheGet", "CacheItem"),
     "cache-put": ("CachePut", "CacheDone"),
     "cache-drop": ("CacheGet", "CacheDone"),
+    "beat": ("MemberBeat", "BeatAck"),
 }
 REPLIES = {  # channel: the messages that may answer
     "register": ["Registered"],
     **{f"peer.{verb}": [answer] for verb, (_, answer) in PEER.items()},
     "node.command": ["NodeAnswer"],
     "heartbeat": ["Renewed"],
+    "digest": ["DigestAck"],
     **{f"api.{call}": [answer, "ApiError"] for call, (_, answer) in API.items()},
 }
 _PARAMETERS = {
@@ -171,6 +174,7 @@ def _channels() -> list[tuple[str, str, str, str | Schema, str]]:
         ),
         ("output", "send", subjects.output("{submitter}", "{task}"), "Output", "what a running task prints; not kept"),
         ("heartbeat", "receive", subjects.heartbeat("{node}"), "Heartbeat", "a node lives, and what changed on it"),
+        ("digest", "receive", subjects.digest("{node}"), "Digest", "a cluster's leader says its members' heartbeats"),
         ("register", "receive", subjects.register("{node}"), "Register", "a node asks to join; answered by Registered"),
         (
             "node.command",

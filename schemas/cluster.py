@@ -15,6 +15,7 @@
 | ``api.cluster.pin`` | `PinCluster` | `Done` |
 | ``api.cluster.grow`` | `GrowCluster` | `Done` |
 | ``api.cluster.dissolve`` | `ClusterRequest` | `Done` |
+| ``api.cluster.relay`` | `RelayCluster` | `Done` |
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ class ClusterKind(StrEnum):
     AUTOMATIC = "automatic"  # formed by the rule, and healed by it
     MADE = "made"  # named by an operator; the rule leaves it alone
     SELECTOR = "selector"  # every node that fits its selector, beside the node's home
+
+
+class Relay(StrEnum):
+    """Whether a cluster's members beat to their leader (`schemas.relay`)."""
+
+    DEFAULT = "default"  # as the coordinator was told for the whole fleet
+    ON = "on"
+    OFF = "off"
 
 
 class Traits(Struct, frozen=True, order=True, omit_defaults=True):
@@ -65,6 +74,7 @@ class ClusterRecord(Struct, frozen=True, omit_defaults=True):
     why: str = ""
     pinned: bool = False
     selector: dict[str, str] = {}
+    relay: Relay = Relay.DEFAULT
 
 
 class Leadership(Struct, frozen=True, omit_defaults=True):
@@ -91,7 +101,8 @@ class Peer(Struct, frozen=True, array_like=True):
 
 class Membership(Struct, frozen=True, omit_defaults=True):
     """What a member is told: the coordinator's term, and one cluster that it is in now. `peers` are all members, itself too;
-    without any it is in that cluster no more. Nothing of an older `cluster_term` counts after that."""
+    without any it is in that cluster no more. Nothing of an older `cluster_term` counts after that. With `relay`, members beat
+    to the leader."""
 
     term: int
     cluster: Id
@@ -99,6 +110,7 @@ class Membership(Struct, frozen=True, omit_defaults=True):
     version: int = 0
     leader: str = ""
     peers: tuple[Peer, ...] = ()
+    relay: bool = False
 
 
 # What clients ask on ``api.cluster.<verb>``.
@@ -134,18 +146,28 @@ class GrowCluster(Struct, frozen=True, omit_defaults=True):
     by: Annotated[int, Meta(ge=0, le=limits.CLUSTER_MADE_MAX)] = 0
 
 
+class RelayCluster(Struct, frozen=True):
+    """Have the members' heartbeats go by way of their leader, or not."""
+
+    cluster: Id
+    relay: Relay
+
+
 class MemberRow(Struct, frozen=True, omit_defaults=True):
-    """A member: its state, score (0..1), the tasks that it holds, and the memory that it offers to the cluster's cache."""
+    """A member: its state, score (0..1), the tasks that it holds, and the memory that it offers to the cluster's cache.
+    `relayed`: its last heartbeat came by way of its leader."""
 
     node: str
     state: str = ""
     score: float = 0.0
     tasks: int = 0
     cache_mb: int = 0
+    relayed: bool = False
 
 
 class ClusterRow(Struct, frozen=True, omit_defaults=True):
-    """A cluster. `why` says in words what its members have in common; `balance` is min/max tasks of its online members."""
+    """A cluster. `why` says in words what its members have in common; `balance` is min/max tasks of its online members;
+    `relay` whether they are to beat to the leader, and `relaying` what was said about that."""
 
     id: str
     kind: ClusterKind
@@ -156,6 +178,8 @@ class ClusterRow(Struct, frozen=True, omit_defaults=True):
     pinned: bool = False
     selector: dict[str, str] = {}
     balance: float | None = None
+    relay: bool = False
+    relaying: Relay = Relay.DEFAULT
 
 
 class ClustersReply(Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct
 
-from schemas import api, cluster, dead, decision, harvest, ledger, membership, peer, policy, task
+from schemas import api, cluster, dead, decision, harvest, ledger, membership, peer, policy, relay, task
 from schemas.event import EVENTS, CloudEvent
 from schemas.names import ID_PATTERN
 
@@ -34,6 +34,7 @@ MESSAGES: tuple[type, ...] = (
     decision.ProposeRequest, decision.Proposal, decision.DecisionRequest, decision.DecisionReply, decision.Tally,
     decision.Decision, decision.Poll, decision.VoteRequest, decision.Vote,
     peer.Pong, peer.CacheGet, peer.CachePut, peer.CacheItem, peer.CacheDone,
+    relay.MemberBeat, relay.BeatAck, relay.Digest, relay.DigestAck, cluster.RelayCluster,
     cluster.PinCluster, cluster.GrowCluster, cluster.ClustersReply, cluster.ClusterRow,
 )  # fmt: skip
 # What a field holds that is passed on as it came (`msgspec.Raw`); one that is not listed holds any JSON value.

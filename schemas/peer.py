@@ -8,6 +8,7 @@
 | ``cache-put`` | `CachePut` | `CacheDone` |
 | ``cache-drop`` | `CacheGet` | `CacheDone` |
 | ``chunks`` | `ChunksAsk` | `ChunksHeld` |
+| ``beat`` | `relay.MemberBeat` | `relay.BeatAck` |
 
 What goes in chunks goes past the broker: see `peer_link.py`.
 """

@@ -13,6 +13,11 @@ def heartbeat(node: str) -> str:
     return f"{ROOT}.heartbeat.{node}"
 
 
+def digest(leader: str) -> str:
+    """Request: `relay.Digest`, answered by `relay.DigestAck`."""
+    return f"{ROOT}.digest.{leader}"
+
+
 def register(node: str) -> str:
     """Request: `membership.Register`, answered by `membership.Registered`."""
     return f"{ROOT}.register.{node}"

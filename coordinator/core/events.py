@@ -10,6 +10,7 @@ import math
 from msgspec import Struct
 
 from schemas.membership import Heartbeat, NodeAnswer, NodeRecord, Register
+from schemas.relay import Aged, Still
 from schemas.task import History, Outcome, ResultHead, TaskHead
 
 
@@ -172,6 +173,14 @@ class Beat(Struct, frozen=True):
     reply: str = ""
 
 
+class Relayed(Struct, frozen=True):
+    """Beats that came in the digest of a leader whose word counts."""
+
+    leader: str
+    stills: tuple[Still, ...] = ()
+    beats: tuple[Aged, ...] = ()
+
+
 class Disconnected(Struct, frozen=True):
     """The broker says that the connection of this node closed."""
 
@@ -252,6 +261,6 @@ class Tick(Struct, frozen=True):
 Event = (
     TaskArrived | TaskUnreadable | WorkFound | OutcomeArrived | Placed | PlaceFailed | SplitEnded | Concluded
     | LettersFound | LettersAsked | ResultSeen | ResultsAsked | NodeRegistering | NodeStored | NodeConflicted | NodeKnown
-    | Beat | Disconnected | ProbeEnded | CommandEnded | CancelAsked | DrainAsked | SleepAsked | Clustered | LinkLost | LinkBack
-    | TakenOver | Tick
+    | Beat | Relayed | Disconnected | ProbeEnded | CommandEnded | CancelAsked | DrainAsked | SleepAsked | Clustered
+    | LinkLost | LinkBack | TakenOver | Tick
 )  # fmt: skip

@@ -140,21 +140,25 @@ def known(state: Coordinator, event: NodeKnown, now: float, out: Out) -> None:
 
 def beat(state: Coordinator, event: Beat, now: float, out: Out) -> None:
     """A heartbeat: what changed, when the next is due, what is held."""
-    b = event.beat
+    take(state, event.beat, event.reply, now, now, out)
+
+
+def take(state: Coordinator, b: Heartbeat, reply: str, at: float, now: float, out: Out) -> bool:
+    """A heartbeat that was heard `at` (or by who passed it on). False if it does not count."""
     node = state.nodes.get(b.node)
     if node is None or b.boot != node.boot:
         _stranger(state, node, b, now, out)
-        return
+        return False
     if b.seq <= node.beat_seq:
         state.counts["old beats"] += 1
-        return
+        return False
     if b.seq != node.beat_seq + 1 and not b.full and now - node.reported_at >= tune.REPORT_AGAIN_S:
         node.reported_at = now
         out.append(Command(node.id, "report"))
-    node.beat_seq = b.seq
-    node.last_beat = now
-    node.clock_ahead_s = b.sent_at - now
-    heard(state, node, b.next_due_s, now)
+    node.beat_seq, node.relayed = b.seq, False
+    node.last_beat = at
+    node.clock_ahead_s = b.sent_at - at
+    heard(state, node, b.next_due_s, at)
     changed = b.state is not NO_CHANGE and node.merge(b.state)
     changed |= _advised(state, node, b, out)
     _said(node, b)
@@ -178,8 +182,9 @@ def beat(state: Coordinator, event: Beat, now: float, out: Out) -> None:
         reopen(state, node)
     if b.held or node.attempts or node.orphans:
         check_held(state, node, b, back, now, out)
-    if event.reply:
-        renew(state, node, b, event.reply, now, out)
+    if reply:
+        renew(state, node, b, reply, now, out)
+    return True
 
 
 def _advised(state: Coordinator, node: NodeView, b: Heartbeat, out: Out) -> bool:

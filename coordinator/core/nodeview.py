@@ -45,9 +45,8 @@ class NodeView:
         "drain_wanted", "drained", "enforced", "events", "failed", "functions", "gone_at", "harvest_state", "heard_at", "id",
         "idle", "interval_s", "kinds", "last_beat", "left", "limits", "look_again_at", "memory_free", "memory_mb", "memory_now",
         "missed", "next_due", "orphans", "outbox", "outbox_since", "power", "power_mode", "queue_ms", "record",
-        "relieved_at", "reported_at", "reserved", "resume_asked_at", "revision", "self_draining", "slot", "slots", "speed",
-        "state", "thermal",
-        "timed_at", "unacked",
+        "relayed", "relieved_at", "reported_at", "reserved", "resume_asked_at", "revision", "self_draining", "slot",
+        "slots", "speed", "state", "thermal", "timed_at", "unacked",
     )  # fmt: skip
 
     def __init__(self, record: NodeRecord, slot: int, interval_s: float) -> None:
@@ -70,6 +69,7 @@ class NodeView:
         self.interval_s = interval_s
         self.next_due = self.last_beat = self.reported_at = 0.0
         self.beat_seq = -1
+        self.relayed = False  # its last beat came by way of its cluster's leader
         self.missed = 0
         self.asleep = False
         self.closed_at = 0.0  # when its connection closed; 0 once it is heard again

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from coordinator.core.clusters import grouping
 from coordinator.core.clusters.grouping import Group
 from coordinator.core.clusters.leading import consider
+from coordinator.core.clusters.relaying import wanted
 from coordinator.core.clusters.state import Belongs, Cluster, Clusters, Out, Tell, Write
 from coordinator.core.clusters.traits import Facts
 from coordinator.core.clusters.words import why
@@ -134,9 +135,9 @@ def _settle(state: Clusters, cluster: Cluster, reason: str, now: float, out: Out
         state.say("formed" if said is None else "changed", cluster.id, data, out)
         state.moved |= joined | left
         cluster.said = members
-    peers = _peers(state, cluster)
-    if peers != cluster.told:
-        cluster.told = peers
+    peers, relays = _peers(state, cluster), wanted(state, cluster)
+    if (peers, relays) != (cluster.told, cluster.relays):
+        cluster.told, cluster.relays = peers, relays
         cluster.version = state.count()
         state.moved |= members
     consider(state, cluster, now, out)

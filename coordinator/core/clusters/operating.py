@@ -5,9 +5,10 @@ from __future__ import annotations
 from coordinator.core.clusters.grouping import likeness
 from coordinator.core.clusters.machine import seat, take
 from coordinator.core.clusters.machine import seen as node_seen
+from coordinator.core.clusters.relaying import wanted
 from coordinator.core.clusters.state import Cluster, Clusters
 from schemas import limits
-from schemas.cluster import ClusterKind, ClusterRequest, CreateCluster, GrowCluster, PinCluster, Seat
+from schemas.cluster import ClusterKind, ClusterRequest, CreateCluster, GrowCluster, PinCluster, RelayCluster, Seat
 from schemas.errors import BadInput
 
 
@@ -64,6 +65,14 @@ def grow(state: Clusters, asked: GrowCluster, now: float) -> str:
     for node in nodes:
         take(state, node, cluster, "grown by an operator")
     return f"{len(nodes)} more, {len(cluster.seats)} in all"
+
+
+def relay(state: Clusters, asked: RelayCluster, now: float) -> str:
+    """Have its members beat to their leader, or not, or as the whole fleet does."""
+    cluster = _home_cluster(state, asked.cluster)
+    cluster.relay = asked.relay
+    state.touch(cluster, f"its relaying of heartbeats was set to {asked.relay.value} by an operator")
+    return "its members beat to their leader" if wanted(state, cluster) else "its members beat for themselves"
 
 
 def dissolve(state: Clusters, asked: ClusterRequest, now: float) -> str:

@@ -27,7 +27,7 @@ def restore(
         cluster.seats = sorted(seat for seat in record.seats if seat.node not in seated or not _is_home(record))
         cluster.said = frozenset(seat.node for seat in record.seats)
         cluster.pinned, cluster.selector, cluster.why = record.pinned, dict(record.selector), record.why
-        cluster.version = state.count()
+        cluster.version, cluster.relay = state.count(), record.relay
         state.clusters[record.id] = cluster
         if _is_home(record):
             seated |= {seat.node for seat in cluster.seats}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from msgspec import Struct
 
 from coordinator.core.clusters.grouping import Group, Site
 from coordinator.core.clusters.traits import Facts
-from schemas.cluster import ClusterKind, ClusterRecord, Leadership, Peer
+from schemas.cluster import ClusterKind, ClusterRecord, Leadership, Peer, Relay
 from schemas.event import ClusterEvent, LeaderEvent
 
 
@@ -59,8 +61,8 @@ class Cluster(Group):
     """
 
     __slots__ = (
-        "before", "electing", "inside", "kind", "leader", "pinned", "revision", "rival", "rival_since", "said",
-        "selector", "site", "term", "told", "version", "why",
+        "before", "electing", "inside", "kind", "leader", "pinned", "relay", "relays", "revision", "rival", "rival_since",
+        "said", "selector", "site", "term", "told", "version", "why",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: ClusterKind, site: str = "") -> None:
@@ -68,6 +70,8 @@ class Cluster(Group):
         self.kind, self.site = kind, site
         self.pinned = False
         self.selector: dict[str, str] = {}
+        self.relay = Relay.DEFAULT  # what an operator said
+        self.relays = False  # whether its members are told to beat to their leader
         self.inside: set[str] = set()  # the members of a selector cluster, which may be many
         self.leader = self.before = ""
         self.term = self.revision = self.version = 0
@@ -89,15 +93,17 @@ class Cluster(Group):
 
     def record(self) -> ClusterRecord:
         """As it is kept."""
-        return ClusterRecord(self.id, self.kind, tuple(self.seats), self.why, self.pinned, self.selector)
+        return ClusterRecord(self.id, self.kind, tuple(self.seats), self.why, self.pinned, self.selector, self.relay)
 
 
 class Clusters:
     """All clusters, where every node is at home, and what is known of the nodes."""
 
-    def __init__(self, term: int, counted: int = 0) -> None:
+    def __init__(self, term: int, counted: int = 0, relay_from: float = inf) -> None:
         self.term = term  # the coordinator's
         self.counted = counted  # versions and events; more than any area of the same term has counted before
+        self.relay_from = relay_from  # nodes from which on clusters relay heartbeats that were told nothing else
+        self.relaying = False  # so many are there
         self.clusters: dict[str, Cluster] = {}
         self.home: dict[str, Cluster] = {}
         self.selecting: dict[str, Cluster] = {}  # those of `clusters` that have a selector

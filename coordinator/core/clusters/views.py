@@ -38,10 +38,13 @@ def row(cluster: Cluster, nodes: Mapping[str, NodeView]) -> ClusterRow:
         cluster.pinned,
         cluster.selector,
         balance([node for node in known if node.takes_work()]),
+        cluster.relays,
+        cluster.relay,
     )
 
 
 def _member(name: str, node: NodeView | None) -> MemberRow:
     if node is None:
         return MemberRow(name, NodeState.LOST.value)
-    return MemberRow(name, node.shown.value, round(score(node)[0], 3), node.count, node.record.offer.cache_mb)
+    cache_mb = node.record.offer.cache_mb
+    return MemberRow(name, node.shown.value, round(score(node)[0], 3), node.count, cache_mb, node.relayed)
