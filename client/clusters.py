@@ -17,6 +17,8 @@ from schemas.cluster import (
     CreateCluster,
     GrowCluster,
     PinCluster,
+    Relay,
+    RelayCluster,
 )
 from schemas.codec import Decoder, convert
 from schemas.decision import Decision, DecisionReply, DecisionRequest, Proposal, ProposeRequest
@@ -69,6 +71,11 @@ class Clusters:
         """Bring in these nodes, or the `by` most similar ones."""
         asked = convert({"cluster": cluster, "nodes": list(nodes), "by": by}, GrowCluster)
         return await self._api.call("cluster", "grow", asked, Done)
+
+    async def relay(self, cluster: str, relay: Relay) -> Done:
+        """Have its members' heartbeats go by way of their leader or not; or as the coordinator was told for the fleet."""
+        asked = convert({"cluster": cluster, "relay": relay}, RelayCluster)
+        return await self._api.call("cluster", "relay", asked, Done)
 
     async def dissolve(self, cluster: str) -> Done:
         """End it; its nodes are grouped by the rule."""

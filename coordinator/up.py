@@ -66,7 +66,11 @@ def _run(args: argparse.Namespace, home: Home, nodes: Sequence[LocalNode]) -> in
         os.environ["FOG_LOG_LEVEL"] = "warning"
     up = Up(home, port=args.port, listen=args.listen)
     options = node_options(args.label, args.imports, args.allow)
-    specs = [up.broker_spec(), coordinator_spec(home), *(node_spec(home, node, options) for node in nodes)]
+    specs = [
+        up.broker_spec(),
+        coordinator_spec(home, args.heartbeat_relay),
+        *(node_spec(home, node, options) for node in nodes),
+    ]
     supervisor = Supervisor(specs, restart=args.restart, say=_say, changed=up.write)
     return supervisor.run(lambda: None if args.quiet else greet_when_ready(up, [node.name for node in nodes]))
 
@@ -105,9 +109,10 @@ class Up:
         write_instance(self.home, self.instance)
 
 
-def coordinator_spec(home: Home) -> ChildSpec:
+def coordinator_spec(home: Home, heartbeat_relay: str = "") -> ChildSpec:
     """The coordinator, as a child."""
-    argv = [*PYTHON, "coordinator", "--home", str(home.root)]
+    relay = ["--heartbeat-relay", heartbeat_relay] if heartbeat_relay else []
+    argv = [*PYTHON, "coordinator", "--home", str(home.root), *relay]
     then = f"what is submitted is kept; `fog coordinator --home {home.root}` goes on with it"
     return ChildSpec("coordinator", lambda: start(argv), rank=COORDINATOR, then=then)
 
@@ -220,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow", action="append", default=[], choices=["command", "app"], help="a kind that local nodes may run")
     add("--import", action="append", default=[], dest="imports", metavar="MODULE", help="functions for local nodes")
     add("--label", action="append", default=[], metavar="KEY=VALUE", help="a label of the local nodes")
+    add("--heartbeat-relay", default="", metavar="off|on|N", help="as for `fog coordinator` (default: off)")
     add("--restart", action="store_true", help="start a child again that dies")
     add("--quiet", action="store_true", help="say only what goes wrong")
     return parser

@@ -12,6 +12,7 @@ from node.context import Context
 from node.core.seats import Seats
 from node.core.voting import VotePolicy, Votes
 from node.polls import Polls
+from node.relay import Relay
 from schemas import subjects
 from schemas.bus import Subscription
 from schemas.cluster import Membership
@@ -21,6 +22,7 @@ from schemas.device import DeviceState
 from schemas.errors import BadInput
 from schemas.logs import fields
 from schemas.peer import CacheDone, CacheGet, CacheItem, CachePut, ChunksAsk, ChunksHeld, Pong
+from schemas.relay import BeatAck
 
 log = logging.getLogger("fog.node.clusters")
 
@@ -47,6 +49,7 @@ class Clusters:
         self.cache = Cache(context, self.seats, context.offer.cache_mb * MIB)
         self._polls = Polls(context, self.seats, self._vote_on)
         self._subscription: Subscription | None = None
+        self.relay: Relay | None = None  # of heartbeats
         # verb: what is done, and what an answer is made of that says no
         self._verbs: dict[str, tuple[Callable[[str, bytes], Reply], type[Reply]]] = {
             "ping": (self._ping, Pong),
@@ -79,6 +82,8 @@ class Clusters:
         now = self.seats.leads(said.cluster)
         if now and now != led:
             log.info("leading", extra=fields(cluster=said.cluster, term=now))
+        if self.relay is not None:
+            self.relay.told()
         if not error:
             self.seated.set()
             self.cache.peers_changed(said.cluster, before)
@@ -92,6 +97,9 @@ class Clusters:
 
     def _on_message(self, subject: str, reply: str, data: bytes, _headers: bytes) -> None:
         cluster, _, verb = subjects.tail(subject, 1)[-3:]
+        if verb == "beat":
+            self._on_beat(cluster, reply, data)
+            return
         row = self._verbs.get(verb)
         if row is None or not reply:
             self._context.note_bad(
@@ -106,6 +114,16 @@ class Clusters:
         except BadInput as error:
             answer = kind(error=error.message[:300])
         self._context.bus.publish(reply, encode(answer))
+
+    def _on_beat(self, cluster: str, reply: str, data: bytes) -> None:
+        """A member's heartbeat, which is answered once the coordinator has it; what is refused, at once."""
+        try:
+            if self.relay is None or cluster not in self.seats.now:
+                raise BadInput("cluster", f"{self._context.node} is not in cluster {cluster:.63}")
+            self.relay.heard(cluster, reply, data)
+        except BadInput as error:
+            if reply:
+                self._context.bus.publish(reply, encode(BeatAck(error=error.message[:300])))
 
     def _ping(self, cluster: str, _data: bytes) -> Pong:
         seat = self.seats.now[cluster]

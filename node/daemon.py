@@ -41,6 +41,7 @@ from node.outbox import Outbox
 from node.outputs import Outputs
 from node.policy import PolicyFile
 from node.recorder import Recorder
+from node.relay import Relay
 from node.sleeper import Sleeper
 from node.terms import terms_of
 from node.transports import Transports
@@ -164,6 +165,8 @@ class Daemon:
             )  # fmt: skip
             member.enforced = self._enforcer.report
             self._clusters = Clusters(context, self._device.state, self._settings.vote)
+            relay = Relay(context, self._clusters.seats, lambda: member.beat(True), member.plan)
+            self._clusters.relay = member.relay = relay
             self._sleeper = sleeper = Sleeper(
                 context, recorder, member.beat, self._room_again, self._settings.sleep_s, self._folder / "asleep"
             )

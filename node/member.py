@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from node.core.desk import Desk
 from node.device import Device
 from node.identity import Identity
 from node.leaser import Leaser
+from node.relay import Relay
 from schemas import limits, subjects
 from schemas.advice import Limits
 from schemas.codec import Decoder, encode
@@ -71,6 +73,7 @@ class Member:
         self.enforced: Callable[[], Enforced] = Enforced
         self.on_beat: list[Callable[[], None]] = []  # told when a beat has gone out: the radio is awake
         self.leaser: Leaser | None = None  # while it wants leases, beats ask for them
+        self.relay: Relay | None = None
         self._beats = Beats()
         self._interval_s = limits.HEARTBEAT_S
         self._due: asyncio.TimerHandle | None = None
@@ -246,8 +249,9 @@ class Member:
 
     # Heartbeats.
 
-    def beat(self, full: bool = False) -> None:
-        """Send a heartbeat now; the next one follows by itself, but of a node that sleeps only while it needs leases."""
+    def beat(self, full: bool = False, by_itself: bool = False) -> None:
+        """Send a heartbeat now; the next one follows by itself, but of a node that sleeps only while it needs leases. One that
+        comes by itself may go by way of the cluster's leader."""
         context = self._context
         if context.boot < 1:
             return
@@ -258,7 +262,9 @@ class Member:
             if self.leaser is not None and self.leaser.wanted:
                 self.leaser.ask(subject, lambda: encode(self._heartbeat(state_full=full, state=state)))
             else:
-                context.bus.publish(subject, encode(self._heartbeat(state_full=full, state=state)))
+                beat = self._heartbeat(state_full=full, state=state)
+                if self.relay is None or not self.relay.takes(beat, by_itself, self._interval_s):
+                    context.bus.publish(subject, encode(beat))
         except (FogError, OSError, ValueError):
             log.exception("a heartbeat could not be made")
             self._stop_timer()
@@ -268,6 +274,15 @@ class Member:
         silent = context.sleep and not (self.leaser is not None and self.leaser.wanted)
         if not context.leaving and not silent:
             self._due = self._loop.call_later(wait, self._beat_by_itself)
+        if self.relay is not None:
+            self.relay.next_in(wait if self._due is not None else inf)
+            self.relay.flush()
+
+    def plan(self, wait_s: float) -> None:
+        """Have the next heartbeat that comes by itself come after `wait_s`."""
+        if self._due is not None:
+            self._stop_timer()
+            self._due = self._loop.call_later(wait_s, self._beat_by_itself)
 
     def _heartbeat(self, *, state_full: bool, state: object) -> Heartbeat:
         context = self._context
@@ -312,7 +327,7 @@ class Member:
 
     def _beat_by_itself(self) -> None:
         self._due = None
-        self.beat()
+        self.beat(by_itself=True)
         if self._beats.seq % MEASURE_EVERY == 2:  # the first that comes by itself, and so on
             task = self._loop.create_task(self._measure())
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -331,6 +346,8 @@ class Member:
         """Beat no more."""
         self._forget_later()
         self._stop_timer()
+        if self.relay is not None:
+            self.relay.stop()
 
     def _stop_timer(self) -> None:
         if self._due is not None:

@@ -7,11 +7,11 @@ import argparse
 from client import show
 from client.commands import common
 from client.fleet import Fleet
-from schemas.cluster import ClusterRow
+from schemas.cluster import ClusterRow, Relay
 from schemas.decision import Verdict
 from schemas.errors import BadInput
 
-VERBS = ("show", "create", "pin", "grow", "dissolve")
+VERBS = ("show", "create", "pin", "grow", "relay", "dissolve")
 
 
 def parser(name: str) -> argparse.ArgumentParser:
@@ -28,7 +28,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     made = common.parser(
         name,
         "show ID | create NAME NODE… | create NAME --selector KEY=VALUE | pin ID [--release] | grow ID NODE… | "
-        "grow ID --by N | dissolve ID",
+        "grow ID --by N | relay ID on|off|default | dissolve ID",
     )
     made.add_argument("words", nargs="*", metavar="VERB ID NODE…", help=f"one of {', '.join(VERBS)}, and of whom")
     made.add_argument(
@@ -71,7 +71,7 @@ async def _clusters(fleet: Fleet, args: argparse.Namespace) -> int:
         show.print_json(rows)
         return 0
     show.print_table(
-        ("CLUSTER", "KIND", "LEADER", "TERM", "MIN/MAX", "MEMBERS", "WHY TOGETHER"),
+        ("CLUSTER", "KIND", "LEADER", "TERM", "MIN/MAX", "BEATS", "MEMBERS", "WHY TOGETHER"),
         [_row(row) for row in rows],
         empty="there is no cluster: they form when nodes join",
     )
@@ -82,7 +82,7 @@ def _row(row: ClusterRow) -> tuple[object, ...]:
     kind = row.kind.value + (", pinned" if row.pinned else "")
     balance = "" if row.balance is None else f"{row.balance:.2f}"
     members = ", ".join(member.node for member in row.members)
-    return row.id, kind, row.leader or "none", row.term or "", balance, members, row.why
+    return row.id, kind, row.leader or "none", row.term or "", balance, _beats(row), members, row.why
 
 
 async def _cluster(fleet: Fleet, args: argparse.Namespace) -> int:
@@ -99,11 +99,27 @@ async def _cluster(fleet: Fleet, args: argparse.Namespace) -> int:
         done = await clusters.pin(cluster, release=args.release)
     elif verb == "grow":
         done = await clusters.grow(cluster, nodes, by=args.by)
+    elif verb == "relay":
+        done = await clusters.relay(cluster, _relay(nodes))
     else:
         done = await clusters.dissolve(cluster)
     note = {"cluster": cluster, "note": done.note}
     show.print_json(note) if args.json else print(f"{cluster}: {done.note}")
     return 0
+
+
+def _relay(words: list[str]) -> Relay:
+    """How heartbeats are to go, by the one word that follows."""
+    known = [relay.value for relay in Relay]
+    if len(words) != 1 or words[0] not in known:
+        raise BadInput("words", f"say one of {', '.join(known)}", hint="fog cluster relay ID on")
+    return Relay(words[0])
+
+
+def _beats(row: ClusterRow) -> str:
+    """Which way its members' heartbeats go, and of how many the last one came that way."""
+    relayed = sum(member.relayed for member in row.members)
+    return f"{relayed} of {len(row.members)} relayed" if row.relay or relayed else "direct"
 
 
 def _show(row: ClusterRow, args: argparse.Namespace) -> int:
@@ -114,11 +130,15 @@ def _show(row: ClusterRow, args: argparse.Namespace) -> int:
     show.print_fields([
         ("cluster", row.id), ("kind", row.kind.value + (", pinned" if row.pinned else "")), ("selector", selector),
         ("leader", row.leader or "none"), ("term", row.term), ("why", row.why),
+        ("heartbeats", f"{_beats(row)} (set to {row.relaying.value})"),
         ("min/max tasks", "" if row.balance is None else f"{row.balance:.2f}"),
     ])  # fmt: skip
     show.print_table(
-        ("MEMBER", "STATE", "SCORE", "TASKS", "CACHE MB"),
-        [(m.node, m.state, f"{m.score:.2f}", m.tasks, m.cache_mb) for m in row.members],
+        ("MEMBER", "STATE", "SCORE", "TASKS", "CACHE MB", "BEATS"),
+        [
+            (m.node, m.state, f"{m.score:.2f}", m.tasks, m.cache_mb, "relayed" if m.relayed else "direct")
+            for m in row.members
+        ],
         empty="no members",
     )
     return 0

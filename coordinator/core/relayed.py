@@ -21,15 +21,15 @@ def counts(node: NodeView | None, boot: int) -> bool:
 
 
 def relayed(state: Coordinator, event: Relayed, now: float, out: Out) -> None:
-    """A digest's beats, each as of when the leader heard it."""
-    for still in event.stills:
-        node = state.nodes.get(still.node)
-        if node is not None and counts(node, still.boot):
-            _take(state, node, as_beat(node, still), now - still.age_s, now, out)
+    """A digest's beats, each as of when the leader heard it. A short one may follow the whole one before it."""
     for aged in event.beats:
         node = state.nodes.get(aged.beat.node)
         if node is not None and counts(node, aged.beat.boot):
             _take(state, node, aged.beat, now - aged.age_s, now, out)
+    for still in event.stills:
+        node = state.nodes.get(still.node)
+        if node is not None and counts(node, still.boot):
+            _take(state, node, as_beat(node, still), now - still.age_s, now, out)
 
 
 def _take(state: Coordinator, node: NodeView, beat: Heartbeat, at: float, now: float, out: Out) -> None:
