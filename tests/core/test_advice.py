@@ -519,7 +519,9 @@ def test_every_reason_says_what_was_seen(profile: Profile, policy: QosPolicy) ->
     assert 64 <= advice.chunk_size <= 2048
 
 
-@given(profiles, policies, profiles | st.none(), st.lists(st.sampled_from((0.0, 0.5, 5.0, 70.0)), min_size=3, max_size=8))
+@given(
+    profiles, policies, profiles | st.none(), st.lists(st.sampled_from((0.0, 0.5, 5.0, 70.0)), min_size=3, max_size=8)
+)
 @example(PHONE, USUAL, replace(PHONE, battery_percent=5.0), [0.0, 0.0, 0.5, 70.0])
 @example(PHONE, USUAL, None, [5.0, 5.0, 5.0])
 def test_what_is_steady_is_what_would_be_worked_out_anew(
