@@ -237,7 +237,8 @@ class Acting:
 
     def _hand_on(self, event: ev.Event) -> None:
         self._heard.append(event)
-        self._turn_soon()
+        if not self._turn_due:
+            self._turn_soon()
 
     def _turn_soon(self) -> None:
         if not self._turn_due:

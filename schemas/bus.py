@@ -160,7 +160,7 @@ class Bus:
     @property
     def max_payload(self) -> int:
         """The largest message, in bytes, that this broker accepts."""
-        return int(self._client.max_payload)
+        return self._payload_max
 
     @property
     def server_version(self) -> str:
@@ -324,8 +324,5 @@ class Bus:
 def with_headers(subject: str, reply: str, headers: bytes, data: bytes) -> bytes:
     """A message as it stands on the wire. `headers` are raw lines, each with its end."""
     head = len(headers) + 12
-    return b"%bNATS/1.0\r\n%b\r\n%b\r\n" % (
-        f"HPUB {subject} {reply} {head} {head + len(data)}\r\n".encode(),
-        headers,
-        data,
-    )
+    begin = f"HPUB {subject} {reply} {head} {head + len(data)}\r\nNATS/1.0\r\n".encode()
+    return b"".join((begin, headers, b"\r\n", data, b"\r\n"))

@@ -105,10 +105,7 @@ class EventLog:
         self._confirming = batch
         lost_before = self._bus.dropped
         self._bus.publish_ready(
-            [
-                with_headers(subject, "", b"Nats-Msg-Id: %b\r\n" % key.encode(), body)
-                for subject, body, key in batch[:-1]
-            ]
+            [with_headers(subject, "", f"Nats-Msg-Id: {key}\r\n".encode(), body) for subject, body, key in batch[:-1]]
         )
         subject, body, key = batch[-1]
         reconnects = self._bus.reconnects

@@ -27,6 +27,7 @@ BATCH_BYTES = (
     2 << 20
 )  # of one request; of a broker that takes larger messages, the size of one: less would never be served
 ROOM = 4096  # beyond the payload: the subject and the ack's reply subject count, too
+ASK_EVERY = 8  # messages: room comes back one by one, and a small top-up is not worth a request
 WATCH_S = 0.5
 MISSING_RETRY_S = (0.1, 2.0)
 
@@ -56,7 +57,7 @@ class Message:
     @property
     def seq(self) -> int:
         """Its sequence in the stream."""
-        return self.place()[0]
+        return int(self.reply.rsplit(".", 5)[-4 if self.reply.count(".") < 11 else -5])
 
     @property
     def delivered(self) -> int:
@@ -195,7 +196,7 @@ class Puller:
             want = min(2 * self._batch - self._asked, self._batch)
             if want > 0 and self._room is not None:
                 want = min(want, self._room() - self._asked)
-            # While something is asked for, a small top-up is not worth a request: room comes back one by one.
+            # While something is asked for, a small top-up waits.
             if want <= 0 or (self._asked and want * 4 < self._batch):
                 return
             self._count += 1
@@ -209,20 +210,16 @@ class Puller:
         if not reply and headers:
             self._status(lane, subject.rpartition(".")[2], status_of(headers), headers)
             return
-        self._charge(lane, len(subject) + len(reply) + len(headers) + len(data))
-        self._on_message(Message(subject, reply, data, headers))
-        if self._asked <= self._batch:
-            self.ask()
-
-    def _charge(self, lane: int, size: int) -> None:
         request = self._lanes[lane]
-        if request is None:
-            return  # of a request that was given up
-        request.left -= 1
-        request.bytes -= size
-        self._asked -= 1
-        if request.left <= 0 or request.bytes <= 0:
-            self._end(lane)
+        if request is not None:  # else it was given up
+            request.left -= 1
+            request.bytes -= len(subject) + len(reply) + len(headers) + len(data)
+            self._asked -= 1
+            if request.left <= 0 or request.bytes <= 0:
+                self._end(lane)
+        self._on_message(Message(subject, reply, data, headers))
+        if self._asked <= self._batch and not self._asked % ASK_EVERY:
+            self.ask()
 
     def _end(self, lane: int) -> None:
         request, self._lanes[lane] = self._lanes[lane], None

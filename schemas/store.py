@@ -267,7 +267,8 @@ class Store:
         if said.error is None and not said.duplicate:
             for seq, post in enumerate(row, said.seq - len(row) + 1):
                 if post in self._open:
-                    self._bus.hang_up(post.token)
+                    if post.token:
+                        self._bus.hang_up(post.token)
                     self._finish(post, Ack(said.stream, seq))
             return
         self._rows_from = self._loop.time() + ROW_PAUSE_S

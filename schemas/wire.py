@@ -15,7 +15,8 @@ log = logging.getLogger("fog.bus")
 
 OnMessage = Callable[[str, str, bytes, bytes], None]
 
-_M, _H = b"MH"
+_M = ord("M")
+_MESSAGES = frozenset(b"MH")
 
 
 class Wire(asyncio.Protocol):
@@ -43,7 +44,8 @@ class Wire(asyncio.Protocol):
                 if line < 0:
                     break
                 after = line + 2
-                if data[at] in (_M, _H):
+                kind = data[at]
+                if kind in _MESSAGES:
                     words = data[at:line].split(b" ")
                     after = line + 4 + int(words[-1])
                     if after > end:
@@ -51,8 +53,17 @@ class Wire(asyncio.Protocol):
                         break
                     handler = self._handlers.get(words[2])
                     if handler is not None:
-                        _hand_over(handler, words, data[line + 2 : after - 2])
+                        # ``MSG <subject> <sid> [reply] <size>``, ``HMSG <subject> <sid> [reply] <header size> <size>``
+                        if kind == _M:
+                            reply, headers, body = (words[3] if len(words) == 5 else b""), b"", line + 2
+                        else:
+                            reply, body = (words[3] if len(words) == 6 else b""), line + 2 + int(words[-2])
+                            headers = data[line + 2 : body]
                         at = after
+                        try:
+                            handler(words[1].decode(), reply.decode(), data[body : after - 2], headers)
+                        except Exception:
+                            log.exception("a message handler failed subject=%s", words[1][:200])
                         continue
                 self._inner.data_received(data[at:after])
                 at = after
@@ -77,18 +88,3 @@ class Wire(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The socket takes more."""
         self._inner.resume_writing()
-
-
-def _hand_over(handler: OnMessage, words: list[bytes], payload: bytes) -> None:
-    """``MSG <subject> <sid> [reply] <size>`` or ``HMSG <subject> <sid> [reply] <header size> <size>``."""
-    headers = b""
-    if words[0] == b"HMSG":
-        reply = words[3] if len(words) == 6 else b""
-        size = int(words[-2])
-        headers, payload = payload[:size], payload[size:]
-    else:
-        reply = words[3] if len(words) == 5 else b""
-    try:
-        handler(words[1].decode(), reply.decode(), payload, headers)
-    except Exception:
-        log.exception("a message handler failed subject=%s", words[1][:200])

@@ -32,6 +32,7 @@ from schemas.procs import wake_with_parent
 from schemas.ticks import ticks
 
 FLUSH_S = 0.01  # answers and output wait no longer than this
+LINGER_S = 0.03  # for so long after the last call the watching thread stays awake
 LOOK_S = 0.005  # after a call that took longer than this, look whether the rest is asked back
 TEXT_MAX = 64 * 1024  # characters of output waiting before the printing call itself has to send them
 FINISH_S = 0.4  # less than `runner.GRACE_S`
@@ -51,6 +52,8 @@ class Runner:
         self._functions: dict[str, Function] = {}
         self._wake_reader, self._wake_writer = os.pipe()
         self._busy = True  # importing
+        self._attentive = True  # the watching thread looks every FLUSH_S; else it waits to be woken
+        self._attentive_until = 0.0
         self._copy = False  # a child that a function forked
         self._progressed: Progressed | None = None  # the latest, not sent yet
         self._capture = Capture(self._print)
@@ -117,7 +120,8 @@ class Runner:
         while True:
             inbox.wait()
             self._busy = True
-            os.write(self._wake_writer, b"x")
+            if not self._attentive:
+                os.write(self._wake_writer, b"x")
             looked = time.perf_counter()
             while (job := self._next()) is not None:
                 self._do(job)
@@ -208,8 +212,7 @@ class Runner:
             poll.register(pipe.reader, select.POLLIN)
         pipes = {pipe.reader: pipe for pipe in self._capture.pipes}
         while True:
-            waits = self._busy or self._out or self._progressed is not None
-            for fd, what in poll.poll(FLUSH_S * 1000 if waits else None):
+            for fd, what in poll.poll(FLUSH_S * 1000 if self._is_attentive() else None):
                 if fd == self._sock.fileno() and what & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
                     self._die()
                 if fd == self._wake_reader:
@@ -222,6 +225,18 @@ class Runner:
                 self._look()
             if self._out or self._progressed is not None:
                 self._try_flush()
+
+    def _is_attentive(self) -> bool:
+        """Whether there is, or was just now, something to look after. Waking this thread for every batch of quick calls would
+        cost more than they do (measured: 94 → 72 µs for one call at a time).
+
+        Said first and looked at then: who begins to work in between either is seen here, or sees that it must wake us.
+        """
+        self._attentive = False
+        if self._busy or self._out or self._progressed is not None:
+            self._attentive_until = ticks() + LINGER_S
+        self._attentive = ticks() < self._attentive_until
+        return self._attentive
 
     def _watch_plainly(self) -> NoReturn:
         from schemas.procs import die_with_parent  # Windows: no poll, no sessions; the parent is waited for
