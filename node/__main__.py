@@ -54,7 +54,7 @@ def _show(told: Settings, as_json: bool) -> int:
 
     device = _device(told)
     outbox = Folder(Home.find(Path(told.home) if told.home else None).node(node_name(told)) / "outbox")
-    kept = show.Kept(len(outbox.waiting()), outbox.since())
+    kept = show.Kept(len(outbox.waiting()), outbox.since(), outbox.size())
     print((show.as_json if as_json else show.show)(device, told.limits, kept, terms_of(told.harvest)))
     return 0
 

@@ -15,11 +15,12 @@ from msgspec import structs
 
 from node.core.advice import advise
 from node.core.advice.profile import profile_of
+from node.core.advice.steady import again, is_steady
 from node.core.desk import Desk
 from node.core.transport import Way, way_of
 from node.device import Device
 from node.policy import PolicyFile
-from schemas.advice import Advice, Carried, policy_of
+from schemas.advice import Advice, Carried, Profile, policy_of
 from schemas.device import DeviceCapabilities, DeviceState
 from schemas.logs import fields
 from schemas.membership import Offer
@@ -47,6 +48,7 @@ class Adviser:
         self.policy = policy.read()
         self._policy = policy_of(self.policy)
         self._told: Advice | None = None
+        self._steady: Profile | None = None  # the readings of which `advice` is, if it stays so while they do
         self._due: asyncio.TimerHandle | None = None
         self.state: DeviceState = device.state(time.time())
         self.way: Way
@@ -100,8 +102,11 @@ class Adviser:
         self.working()
 
     def _work_out(self, before: Advice | None) -> Advice:
-        profile = profile_of(self.capabilities, self.state, self.offer, self.held_mb())
-        found = advise(profile, self._policy, before, ticks())
+        profile, now = profile_of(self.capabilities, self.state, self.offer, self.held_mb()), ticks()
+        if before is not None and profile == self._steady:
+            return again(before, now)
+        found = advise(profile, self._policy, before, now)
+        self._steady = profile if is_steady(before, found, now) else None
         self.way = way_of(found.transport, profile, self._policy)
         return found
 

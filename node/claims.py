@@ -98,7 +98,7 @@ class Claims:
             self._transports.claims = self.count
             hold_s = self._transports.route(Message(What.CLAIM, len(encode(claim))), claim.id).hold_s
             if hold_s:
-                self._transports.hold(partial(self._may_go, claim), hold_s)
+                self._transports.hold(What.CLAIM, partial(self._may_go, claim), hold_s)
             else:
                 self._may_go(claim)
 

@@ -40,6 +40,7 @@ class Context:
     sleep: Sleep = field(default_factory=Sleep)
     full: str = ""  # why its outbox takes no more
     outbox: int = 0  # results and outcomes kept on disk, undelivered
+    outbox_held: int = 0  # of them, those that wait for a batch
     outbox_bytes: int = 0
     outbox_since: float = 0.0
     outbox_spoilt: int = 0

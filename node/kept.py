@@ -45,6 +45,16 @@ class Folder:
                 return self._letter(number).stat().st_mtime
         return None
 
+    def size(self) -> int:
+        """Bytes of everything kept, large outputs included. Never raises."""
+        total = 0
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self._path):
+                if entry.name.endswith((LETTER, BLOB)):
+                    with contextlib.suppress(OSError):  # delivered meanwhile
+                        total += entry.stat().st_size
+        return total
+
     def read_all(self) -> list[tuple[int, Letter, int]]:
         """Every letter with its number and its size in bytes, large outputs included. Also tidies up after a crash.
 

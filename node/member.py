@@ -307,6 +307,7 @@ class Member:
             battery_min=self._adviser.battery_min,
             bad_messages=context.bad_messages + context.outbox_spoilt,
             outbox=context.outbox,
+            outbox_held=context.outbox_held,
             outbox_since=context.outbox_since,
             enforced=self._beats.changed(self.enforced(), state_full),
         )

@@ -120,7 +120,7 @@ class Outbox:
         connected = self._context.bus.connected
         hold_s = self._transports.route(self._message(item, message), attempt.task.id).hold_s
         if hold_s:
-            self._transports.hold(partial(self._wait, item), hold_s)
+            self._transports.hold(What.RESULT, partial(self._wait, item), hold_s)
         elif connected and first and not blobs:
             self._send(item, message)
         else:

@@ -16,6 +16,7 @@ from node.core.harvest import outlook
 from node.device import Device
 from node.enforce.enforcer import means
 from node.sensors.overlay import CAPABILITIES, STATE
+from schemas import limits
 from schemas.device import DeviceCapabilities, DeviceState
 from schemas.enforced import in_words
 from schemas.harvest import HarvestReport
@@ -25,10 +26,11 @@ _BETWEEN_S = 0.15  # a processor's load needs two readings some ticks apart
 
 
 class Kept(Struct, frozen=True):
-    """What a node's outbox holds: so many results and outcomes, the oldest `since` (seconds since 1970)."""
+    """What a node's outbox holds: so many results and outcomes of so many bytes, the oldest `since` (seconds since 1970)."""
 
     letters: int
     since: float | None
+    bytes: int = 0
 
 
 def show(device: Device, ceilings: Ceilings, kept: Kept, terms: Terms) -> str:
@@ -47,9 +49,11 @@ def show(device: Device, ceilings: Ceilings, kept: Kept, terms: Terms) -> str:
     lines = [f"{name:<{wide[0]}}  {value:<{wide[1]}}  {source}".rstrip() for name, value, source in rows]
     if kept.letters:
         old_s = time.time() - (kept.since or time.time())
+        most = f"at most {limits.OUTBOX_LETTERS} and {limits.OUTBOX_BYTES >> 20} MiB are kept"
         lines += [
             "",
-            f"OUTBOX: {kept.letters} results that the broker has not taken, the oldest {max(0.0, old_s):.0f} s old",
+            f"OUTBOX: {kept.letters} results that the broker has not taken, {kept.bytes / (1 << 20):.1f} MiB,"
+            f" the oldest {max(0.0, old_s):.0f} s old; {most}",
         ]
     if device.pretending:
         lines.insert(0, f"PRETENDING, by the environment: {' '.join(device.pretending)}\n")
@@ -58,14 +62,20 @@ def show(device: Device, ceilings: Ceilings, kept: Kept, terms: Terms) -> str:
 
 def as_json(device: Device, ceilings: Ceilings, kept: Kept, terms: Terms) -> str:
     """The same as one JSON document: ``{pretending: […], capabilities: {name: {value, source | unknown}}, state: {…}, limits:
-    {…}, outbox: {letters, since}, harvest: {state, reasons, …}}``."""
+    {…}, outbox: {letters, since, bytes, letters_max, bytes_max}, harvest: {state, reasons, …}}``."""
     what, how = look(device)
     document = {
         "pretending": device.pretending,
         "capabilities": {name: _entry(what, name) for name in CAPABILITIES},
         "state": {name: _entry(how, name) for name in STATE},
         "limits": to_builtins(means(ceilings)),
-        "outbox": {"letters": kept.letters, "since": kept.since},
+        "outbox": {
+            "letters": kept.letters,
+            "since": kept.since,
+            "bytes": kept.bytes,
+            "letters_max": limits.OUTBOX_LETTERS,
+            "bytes_max": limits.OUTBOX_BYTES,
+        },
         "harvest": to_builtins(outlook(terms, how, time.time())),
     }
     return json.dumps(document, indent=2, ensure_ascii=False)

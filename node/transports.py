@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from node.context import Context
 from node.core.transport import Message, Way, decide
 from schemas.logs import fields
-from schemas.transport import OutboxReport, Routed, Routing
+from schemas.transport import OutboxReport, Routed, Routing, What
 
 log = logging.getLogger("fog.node.transports")
 
@@ -29,7 +29,7 @@ class Transports:
 
     def __init__(self, context: Context, way: Callable[[], Way]) -> None:
         self._context, self._way = context, way
-        self._held: list[Callable[[], None]] = []
+        self._held: list[tuple[What, Callable[[], None]]] = []
         self._due: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._last: tuple[Message, str, float, Routing] | None = None
@@ -55,9 +55,10 @@ class Transports:
             self.release("along with another message")
         return routing
 
-    def hold(self, send: Callable[[], None], hold_s: float) -> None:
+    def hold(self, what: What, send: Callable[[], None], hold_s: float) -> None:
         """Call `send` when the batch goes, within `hold_s`. It must not raise."""
-        self._held.append(send)
+        self._held.append((what, send))
+        self._context.outbox_held += what is not What.CLAIM
         at = self._loop.time() + hold_s
         if self._due is None or at < self._due.when():
             self._cancel()
@@ -73,10 +74,11 @@ class Transports:
             return
         self._cancel()
         batch, self._held = self._held, []
+        self._context.outbox_held = 0
         self.batches += 1
         self.batched += len(batch)
         log.info("a batch goes", extra=fields(messages=len(batch), why=why))
-        for send in batch:
+        for _, send in batch:
             send()
 
     def reconsider(self) -> None:

@@ -231,6 +231,8 @@ class NodeRow(Struct, frozen=True, omit_defaults=True):
     clock_ahead_s: float | None = None  # its clock against the coordinator's; a beat's way makes it less
     bad_messages: int = 0  # that it refused
     outbox: int = 0  # results and outcomes that it keeps, since the broker has not taken them
+    outbox_held: int = 0  # of them, those that it holds for a batch
+    closed_for: str = ""  # why it takes no more work because of them
     outbox_since: float = 0.0  # by the node's clock, seconds since 1970
     harvest_state: str = ""  # of one that works only while nobody needs it (`harvest.HarvestState`)
 

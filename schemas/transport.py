@@ -70,3 +70,26 @@ class OutboxReport(Struct, frozen=True, omit_defaults=True):
     batched: int = 0
     batches: int = 0
     last: Routed | None = None
+
+
+def told(report: OutboxReport, now: float) -> list[tuple[str, str]]:
+    """The report as rows to read: what each is about, and how it stands at `now` (seconds since 1970)."""
+    mib = f"{report.bytes / (1 << 20):.1f} of {report.bytes_max >> 20} MiB"
+    keeps = f"{report.waiting} of {report.letters_max} results and outcomes, {mib}"
+    if report.waiting:
+        keeps += f", the oldest {max(0.0, now - report.oldest_at):.0f} s old"
+    if report.claims:
+        keeps += f"; {report.claims} ledger claims"
+    sent = f"{report.direct} at once, {report.batched} in {report.batches} batches"
+    rows = [
+        ("outbox", keeps),
+        ("held", f"{report.held} for the next batch"),
+        ("sent", f"{sent}, since the node's start"),
+    ]
+    if report.full:
+        rows.insert(0, ("takes no work", report.full))
+    if report.last is not None:
+        last, way = report.last, report.last.routing
+        about = f"{last.what} {last.about}, {last.size} bytes, priority {last.priority}"
+        rows.append(("last decision", f"{way.transport} for {about}: {way.reason}"))
+    return rows

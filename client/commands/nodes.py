@@ -8,11 +8,14 @@ import msgspec
 
 from client import show
 from client.commands import common
+from client.commands.policy import show_outbox
 from client.fleet import Fleet
 from schemas import limits
 from schemas.api import NodeInfo, NodeRow
 from schemas.enforced import in_words
+from schemas.errors import FogError
 from schemas.membership import NodeState
+from schemas.transport import OutboxReport
 
 
 def parser(name: str) -> argparse.ArgumentParser:
@@ -131,7 +134,10 @@ def power(row: NodeRow) -> str:
 
 def outbox(row: NodeRow) -> str:
     """What it could not deliver yet; empty for nothing."""
-    return f"{row.outbox} not delivered, the oldest {show.ago(row.outbox_since)} old" if row.outbox else ""
+    if not row.outbox:
+        return ""
+    held = f", {row.outbox_held} of them held for a batch" if row.outbox_held else ""
+    return f"{row.outbox} not delivered{held}, the oldest {show.ago(row.outbox_since)} old"
 
 
 async def _drain(fleet: Fleet, args: argparse.Namespace) -> int:
@@ -159,8 +165,9 @@ async def _wake(fleet: Fleet, args: argparse.Namespace) -> int:
 
 async def _info(fleet: Fleet, args: argparse.Namespace) -> int:
     info = await fleet.node(common.one_word(args, "node"))
+    report = await _messages(fleet, info)
     if args.json:
-        show.print_json(info)
+        show.print_json({**show.plain(info), "messages": show.plain(report)})
         return 0
     row = info.row
     labels = " ".join(f"{key}={value}" for key, value in row.labels.items())
@@ -179,12 +186,23 @@ async def _info(fleet: Fleet, args: argparse.Namespace) -> int:
     print("\nlimits in force")
     for what, how in in_words(info.enforced):
         print(f"  {what:<10} {how}")
+    show_outbox(report)
     _show_score(info)
     _show_signals("what it is", info.capabilities)
     _show_signals("how it is now", info.state)
     for held in info.held:
         print(f"holds {held.task} ({held.what}, {held.priority}, {'running' if held.running else 'queued'})")
     return 0
+
+
+async def _messages(fleet: Fleet, info: NodeInfo) -> OutboxReport | None:
+    """What the node itself tells of its outbox now; None where it does not answer."""
+    if info.row.state in (NodeState.LOST, NodeState.LATE):
+        return None
+    try:
+        return (await fleet.advise(info.row.node)).outbox
+    except FogError:
+        return None
 
 
 def _limits(info: NodeInfo) -> str:

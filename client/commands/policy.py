@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 import msgspec
 
 from client import show
 from client.commands import common
 from client.fleet import Fleet
+from schemas import transport
 from schemas.advice import QosPolicy, told
 from schemas.errors import BadInput
 from schemas.policy import PolicyReply
+from schemas.transport import OutboxReport
 
 VERBS = ("set", "show", "reset")
 
@@ -51,10 +54,20 @@ async def _advise(fleet: Fleet, args: argparse.Namespace) -> int:
     if args.json:
         document = msgspec.to_builtins(reply.advice)
         del document["carried"]
-        show.print_json({"node": reply.node, **document})
+        show.print_json({"node": reply.node, **document, "outbox": msgspec.to_builtins(reply.outbox)})
     else:
         print(told(reply.advice))
+        show_outbox(reply.outbox)
     return 0
+
+
+def show_outbox(report: OutboxReport | None) -> None:
+    """What a running node keeps for the broker, and which way its messages went last."""
+    if report is None:
+        return
+    print("\nmessages")
+    for what, how in transport.told(report, time.time()):
+        print(f"  {what:<13} {how}")
 
 
 async def _policy(fleet: Fleet, args: argparse.Namespace, words: list[str]) -> int:

@@ -29,7 +29,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
         return
     yield from _absent(rows)
     for row in rows:
-        if row.outbox:
+        if row.closed_for or row.outbox > row.outbox_held:
             yield _outbox(row)
     pretending = [row.node for row in rows if row.pretending]
     if pretending:
@@ -38,9 +38,10 @@ def judge(facts: Facts) -> Iterator[Finding]:
 
 
 def _outbox(row: NodeRow) -> Finding:
-    """It beats, so its link is up: what it keeps should go within seconds."""
-    seen = f"{row.node} keeps {row.outbox} results that the broker has not taken"
-    if row.outbox >= limits.OUTBOX_LETTERS:
+    """It beats, so its link is up: what it keeps, and does not hold for a batch, should go within seconds."""
+    seen = f"{row.node} keeps {row.outbox - row.outbox_held} results that the broker has not taken"
+    if row.closed_for or row.outbox >= limits.OUTBOX_LETTERS:
+        seen = f"{row.node}: {row.closed_for}" if row.closed_for else seen
         advice = (
             "it starts no more work until they are delivered: is FOG_RESULTS or FOG_OUTCOMES full? Its log says why"
         )
@@ -66,7 +67,7 @@ def _absent(rows: tuple[NodeRow, ...]) -> Iterator[Finding]:
     if late := by.get(NodeState.LATE, []):
         advice = "are these devices asleep, stopped, or off the network? They are lost after three silent beats"
         yield warning("nodes.late", f"overdue: {few(late)}", advice, late[0])
-    if draining := by.get(NodeState.DRAINING, []):
+    if draining := [row.node for row in rows if row.node in by.get(NodeState.DRAINING, []) and not row.closed_for]:
         advice = "`fog drain ID --resume` takes one back into service"
         yield warning("nodes.draining", f"taken out of service: {few(draining)}", advice, draining[0])
     working = by.get(NodeState.ONLINE, [])

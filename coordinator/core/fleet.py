@@ -208,6 +208,7 @@ def _said(node: NodeView, b: Heartbeat) -> None:
     node.self_draining = b.draining
     node.bad_messages = b.bad_messages
     node.outbox, node.outbox_since, node.closed_for = b.outbox, b.outbox_since, b.closed_for
+    node.outbox_held = b.outbox_held
     if b.enforced is not None:
         node.enforced = b.enforced
     if b.harvest_state:

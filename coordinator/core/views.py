@@ -131,6 +131,8 @@ def node_row(node: NodeView, now: float) -> api.NodeRow:
         clock_ahead_s=None if node.clock_ahead_s is None else round(node.clock_ahead_s, 3),
         bad_messages=node.bad_messages,
         outbox=node.outbox,
+        outbox_held=node.outbox_held,
+        closed_for=node.closed_for,
         outbox_since=node.outbox_since,
         harvest_state=node.harvest_state,
     )

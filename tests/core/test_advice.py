@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from node.core.advice import advise
 from node.core.advice.profile import profile_of
 from node.core.advice.readings import BATTERY_MARGIN, DWELL_S, HEAT_MARGIN_C
+from node.core.advice.steady import again, is_steady
 from node.core.heat import SEVERITY as HEATS
 from node.device import Device
 from schemas.advice import (
@@ -516,3 +517,32 @@ def test_every_reason_says_what_was_seen(profile: Profile, policy: QosPolicy) ->
     assert advice.reasons or not spared
     assert advice.limits.memory_mb <= profile.offer_memory_mb
     assert 64 <= advice.chunk_size <= 2048
+
+
+@given(
+    profiles, policies, profiles | st.none(), st.lists(st.sampled_from((0.0, 0.5, 5.0, 70.0)), min_size=3, max_size=8)
+)
+@example(PHONE, USUAL, replace(PHONE, battery_percent=5.0), [0.0, 0.0, 0.5, 70.0])
+@example(PHONE, USUAL, None, [5.0, 5.0, 5.0])
+def test_what_is_steady_is_what_would_be_worked_out_anew(
+    profile: Profile, policy: QosPolicy, earlier: Profile | None, gaps: list[float]
+) -> None:
+    """Also where something is held back from before, and when the clock stands still between two looks."""
+    when, advice = 1.0, advise(earlier or profile, policy, None, 1.0)
+    steady = False
+    for gap in gaps:
+        when += gap
+        found = advise(profile, policy, advice, when)
+        if steady:
+            assert again(advice, when) == found
+        steady = is_steady(advice, found, when)
+        advice = found
+
+
+def test_a_device_at_rest_becomes_steady_and_a_held_mode_is_not() -> None:
+    first, second = advise(PHONE, USUAL, None, 1.0), advise(PHONE, USUAL, None, 2.0)
+    assert is_steady(first, second, 2.0)
+    hot = advise(replace(PHONE, temperature_c=60.0), USUAL, None, 1.0)
+    held = advise(PHONE, USUAL, hot, 2.0)
+    assert held.power_mode is M.POWER_SAVE
+    assert not is_steady(held, advise(PHONE, USUAL, held, 3.0), 3.0)

@@ -20,6 +20,7 @@ from node.device import Device
 from node.sensors.overlay import CAPABILITIES, STATE
 from node.sensors.pretend import SOURCE
 from node.show import Kept, as_json, show
+from schemas import limits
 from schemas.device import (
     DeviceCapabilities,
     DeviceState,
@@ -399,7 +400,7 @@ def test_show_says_first_that_it_is_pretending(laptop: Path) -> None:
 
 
 def test_as_json_is_one_document_with_a_value_and_source_or_reason_for_each(laptop: Path) -> None:
-    document = json.loads(as_json(device(laptop, {"BATTERY": "25"}), Ceilings(), Kept(2, 7.0), TERMS))
+    document = json.loads(as_json(device(laptop, {"BATTERY": "25"}), Ceilings(), Kept(2, 7.0, 300), TERMS))
     assert document["pretending"] == ["BATTERY=25"]
     assert document["capabilities"]["device_type"] == {
         "value": "laptop",
@@ -407,7 +408,8 @@ def test_as_json_is_one_document_with_a_value_and_source_or_reason_for_each(lapt
     }
     assert document["state"]["battery_percent"] == {"value": 25.0, "source": SOURCE}
     assert set(document["state"]["network_quality"]) == {"value", "unknown"}
-    assert document["outbox"] == {"letters": 2, "since": 7.0}
+    told = {"letters_max": limits.OUTBOX_LETTERS, "bytes_max": limits.OUTBOX_BYTES}
+    assert document["outbox"] == {"letters": 2, "since": 7.0, "bytes": 300, **told}
 
 
 def test_show_tells_what_the_outbox_holds(laptop: Path) -> None:

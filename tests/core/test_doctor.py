@@ -203,6 +203,7 @@ ROWS = {
     "node lost": Row(node(state=NodeState.LOST), "nodes.lost~ nodes.present!", "fog node"),
     "node late": Row(node(state=NodeState.LATE), "nodes.late~ nodes.present!", "silent"),
     "outbox": Row(node(outbox=3), "nodes.outbox~", "by themselves"),
+    "outbox of large ones": Row(node(outbox=3, closed_for="its outbox is full: …"), "nodes.outbox!", "FOG_RESULTS"),
     "full outbox": Row(node(outbox=limits.OUTBOX_LETTERS), "nodes.outbox!", "FOG_RESULTS"),
     "pretends": Row(node(pretending=True), "nodes.pretending~", "unset"),
     "refused": Row(lambda f: setattr(f, "refusals", (Refusal("n1", "another key", 60.0),)), "nodes.refused~", "--name"),
@@ -240,10 +241,11 @@ def test_what_is_wrong_is_said_and_nothing_else(name: str) -> None:
     assert all(advice) and any(row.advice in text for text in advice), advice
 
 
-def test_what_refusals_said_long_ago_and_full_event_streams_are_no_trouble() -> None:
+def test_what_refusals_said_long_ago_full_event_streams_and_results_held_for_a_batch_are_no_trouble() -> None:
     facts = healthy()
     facts.refusals = (Refusal("n1", "another key", 2 * DAY_S),)
     use(streams.EVENTS, size=limits.EVENTS_BYTES)(facts)
+    node(outbox=3, outbox_held=3)(facts)  # a phone that sends them with its next heartbeat
     beside("fog.v1.done.>", "somebody.>")(facts)  # an archive of results: it takes no subject of our streams
     assert said(facts) == ""
 

@@ -46,7 +46,7 @@ class World:
         self.path = path
         self.bus: Any = SimpleNamespace(connected=True, max_payload=1 << 20, publish=self._publish)
         self.context: Any = SimpleNamespace(
-            node="n1", boot=2, bus=self.bus, store=self, leaving=False, closed_to="", sleep=None, full=""
+            node="n1", boot=2, bus=self.bus, store=self, leaving=False, closed_to="", sleep=None, full="", outbox_held=0
         )
         self.way = Way(TransportPreference.BALANCED)
         self.desk = Desk(Room(1, 1.0, 1000))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import Raw
 
 from node.outbox import AT_ONCE
-from schemas.jetstream import stream_info
+from schemas import subjects
+from schemas.jetstream import call, stream_info
 from schemas.membership import NodeAnswer
 from schemas.streams import RESULTS
 from schemas.target import Target
@@ -33,6 +36,17 @@ def fail_when(path: str) -> str:
         time.sleep(0.01)
     raise ValueError("as it was told")
 '''
+
+FULL_AT_FOUR = """
+import sys
+from node import outbox
+from schemas import limits
+limits.OUTBOX_LETTERS = 4
+outbox.REFUSED_AGAIN_S = 0.2
+del sys.argv[1:3]  # -m node
+from node.__main__ import main
+sys.exit(main())
+"""
 
 
 class Far:
@@ -117,3 +131,43 @@ async def test_killed_in_the_middle_of_a_batch_each_result_arrives_once_and_in_o
     await until(lambda: far.letters() == 0)
     assert int((await stream_info(far.fleet.bus, RESULTS))["state"]["messages"]) == 20
     assert len(far.fleet.outcomes) == 1
+
+
+async def limit(fleet: Fleet, most: int) -> None:
+    """The broker keeps at most so many results."""
+    there = (await stream_info(fleet.bus, RESULTS))["config"]
+    await call(fleet.bus, f"STREAM.UPDATE.{RESULTS}", {**there, "max_msgs": most})
+
+
+async def test_a_phone_whose_outbox_is_full_says_so_refuses_more_work_with_that_reason_and_takes_it_again(
+    far: Far,
+) -> None:
+    """Four are as much as it keeps, here, and the broker takes no more results for a while."""
+    fleet, events = far.fleet, list[Any]()
+    fleet.python = ("-c", FULL_AT_FOUR)
+    await fleet.bus.subscribe(subjects.event("node.*", "*"), lambda _s, _r, data, _h: events.append(json.loads(data)))
+    await far.start()
+    await far.hold(1)
+    await fleet.command("report")
+    await until(lambda: len(fleet.results) == 1)
+    await limit(fleet, 1)
+
+    before = len(fleet.beats)
+    tasks = [(await fleet.place()).id for _ in range(4)]
+    await until(lambda: [e["type"] for e in events] == ["fog.node.outbox-full"], what=f"it is told; {fleet.log()}")
+    reason = events[0]["data"]["reason"]
+    assert reason.startswith("its outbox is full: 4 results of ")
+    await until(lambda: any(b.draining and b.closed_for == reason for b in fleet.beats[before:]), what="in a heartbeat")
+    more = await fleet.outcome(await fleet.place())
+    assert (more.kind, more.error) == (OutcomeKind.RETURNED, reason)
+    report = await far.report()
+    assert (report.full, report.waiting, report.held) == (reason, 4, 0)
+
+    await limit(fleet, -1)
+    await until(lambda: len(fleet.results) == 5, what=f"they go; {fleet.log()}")
+    assert sorted(list(fleet.results)[1:]) == sorted(tasks)
+    await until(lambda: events[-1]["type"] == "fog.node.outbox-room")
+    last = await fleet.place()
+    await until(lambda: far.letters() == 1, what=f"it works again; {fleet.log()}")
+    await fleet.command("report")
+    await fleet.result(last)
