@@ -43,6 +43,7 @@ LOOKED_AT = 500  # nodes whose battery, heat and network are looked at in one ti
 WRITES = 256  # at a time
 SWEEP_S = 600.0  # between two looks at what nothing needs any more
 UNUSED_S = 3600.0  # and so long it is left in peace: somebody may be sending what goes with it
+AGAIN = "those that did were brought back: apply it again, or with rollback_on_failure = false"
 TRIGGERS = {
     api.Do.PAUSE: Trigger.PAUSE,
     api.Do.RESUME: Trigger.RESUME,
@@ -343,7 +344,8 @@ class RolloutArea(Area):
             nothing_failed = what is Trigger.RETRY and not rollout.count(Stage.FAILED)
             if what not in TABLE[rollout.phase] or nothing_failed:
                 why = "none of its devices failed" if nothing_failed else f"it is {rollout.phase.value}"
-                raise Refusal("done", f"{rollout.id} cannot {request.do.value}: {why}", field="do")
+                hint = AGAIN if nothing_failed and rollout.count(Stage.BACK) else ""
+            raise Refusal("done", f"{rollout.id} cannot {request.do.value}: {why}", hint, "do")
             self._give(events.Asked(rollout.id, what, request.reason))
         return views.row(self.state, rollout)
 

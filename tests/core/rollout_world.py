@@ -60,6 +60,7 @@ class Player:
     slow_s: float = 1.0
     lies: bool = False
     defers: float = 0.0  # the share of assignments that it puts off for a while by itself
+    wakes_s: float = 0.0  # after which it goes on; 0: at random, within a minute
     online: bool = True
     seen: int = 0
     good: str = ""
@@ -218,7 +219,7 @@ class World:
             self.become(player, a.order, Phase.HEALTHY, 0.01)
         elif self.rng.random() < player.defers:
             self.become(player, a.order, Phase.DEFERRED, 0.1)
-            self.after(self.rng.uniform(5, 60), lambda: self.install(player, a.order))
+            self.after(player.wakes_s or self.rng.uniform(5, 60), lambda: self.install(player, a.order))
         else:
             self.install(player, a.order)
 

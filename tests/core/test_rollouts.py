@@ -161,6 +161,35 @@ def test_a_newer_version_replaces_a_running_rollout() -> None:
     assert world.running() == {"v3": 10}
 
 
+def test_a_version_that_only_late_devices_lack_is_stable_also_when_a_newer_one_fails() -> None:
+    players = [*fleet(4, bad=frozenset({"v3"})), Player("away", online=False)]
+    world = World(1, players)
+    for name, version in (("r1", "v1"), ("r2", "v2")):
+        world.create(name, version_of(version), kind="rolling", max_concurrent=10_000, between_s=0.0)
+        world.run(120)
+        assert world.phase(name) is RolloutPhase.CATCHING_UP
+    world.create("r3", version_of("v3"))
+    world.run(900, lambda: world.ended("r3"))
+    assert [world.phase(name).value for name in ("r1", "r2", "r3")] == ["succeeded", "succeeded", "failed"]
+    stable = world.state.stable("model")
+    assert stable is not None
+    assert stable.version == "v2"
+
+
+def test_a_canary_that_its_owner_holds_back_has_not_failed_and_another_is_told_in_its_place() -> None:
+    world = with_first_version(World(1, fleet(4, defers=1.0)))
+    for player in world.players.values():
+        player.wakes_s = 1e6
+    world.create("r2", version_of("v2"), catch_up_s=7200.0)
+    world.run(30)
+    assert world.state.rollouts["r2"].count(Stage.DEFERRED) == 1
+    for player in world.players.values():
+        player.defers = 0.0
+    world.run(7000)
+    assert world.phase("r2") is RolloutPhase.CATCHING_UP
+    assert world.running() == {"v2": 3, "v1": 1}
+
+
 def test_pause_tells_nobody_new_and_resume_goes_on() -> None:
     world = World(1, fleet(10))
     world.create("r1", version_of("v1"), kind="rolling", max_concurrent=2, between_s=5.0)
@@ -283,21 +312,27 @@ def test_what_a_device_is_rejects_it(needs: dict[str, object], how: dict[str, ob
     assert fit.rejected == (reason,)
 
 
+METERED = "its network is metered: until it has another"
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"battery_percent": 19.0, "mains": False}, "battery 19 % and not charging; 20 % are needed"),
-        ({"battery_percent": None, "mains": False, "is_charging": None}, "its battery level is unknown"),
-        ({"thermal_state": ThermalState.HOT}, "it is hot"),
-        ({"network_metered": True}, "its network is metered"),
-        ({"network_metered": None, "network_type": NetworkType.CELLULAR}, "its network is metered"),
-        ({"network_quality": NetworkQuality.OFFLINE}, "its network is offline, poor is needed"),
-        ({"network_latency_ms": 251.0}, "its latency is 251 ms, 250 are the most"),
-        ({"network_latency_ms": None}, "its latency was not measured yet"),
-        ({"network_goodput_mbps": 1.9}, "its network brings 1.9 Mbit/s, 2 are needed"),
+        ({"battery_percent": 19.0, "mains": False}, "battery 19 % and not charging: until 20 %, or it charges"),
+        (
+            {"battery_percent": None, "mains": False, "is_charging": None},
+            "its battery level is unknown: until it says, or charges",
+        ),
+        ({"thermal_state": ThermalState.HOT}, "it is hot: until it has cooled down"),
+        ({"network_metered": True}, METERED),
+        ({"network_metered": None, "network_type": NetworkType.CELLULAR}, METERED),
+        ({"network_quality": NetworkQuality.OFFLINE}, "its network is offline: until it is poor"),
+        ({"network_latency_ms": 251.0}, "its latency is 251 ms: until it is at most 250"),
+        ({"network_latency_ms": None}, "its latency was not measured yet: until it is"),
+        ({"network_goodput_mbps": 1.9}, "its network brings 1.9 Mbit/s: until it brings 2"),
     ],
 )
-def test_how_a_device_is_now_defers_it(change: dict[str, object], reason: str) -> None:
+def test_how_a_device_is_now_defers_it_and_says_until_what(change: dict[str, object], reason: str) -> None:
     facts = facts_of("n1")
     facts = structs.replace(facts, device=structs.replace(facts.device, **change))
     version = needing(latency_ms=250.0, bandwidth_mbps=2.0)

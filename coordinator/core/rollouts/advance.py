@@ -116,9 +116,15 @@ def _tell(state: Rollouts, rollout: Rollout, room: int, now: float, out: Out) ->
 
 def _look_at_clock(rollout: Rollout, now: float, out: Out) -> None:
     """Without a device that becomes healthy for `progress_deadline_s` it has failed: from its creation, not from when the
-    first was told."""
-    deadline_s = rollout.record.spec.version.health.progress_deadline_s
-    if now - rollout.record.progress_at > deadline_s:
+    first was told. When those that were told only defer by themselves, nothing failed: others are told in their place."""
+    record = rollout.record
+    deadline_s = record.spec.version.health.progress_deadline_s
+    if now - record.progress_at <= deadline_s:
+        return
+    deferred = rollout.of_batch(record.batch, Stage.DEFERRED)
+    if deferred and record.quota and rollout.phase is P.ROLLING and not rollout.count(Stage.TOLD):
+        rollout.save(out, structs.replace(record, quota=record.quota + deferred, progress_at=now))
+    else:
         fail(rollout, f"no device became healthy for {deadline_s:.0f} s", now, out)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from coordinator.core.rollouts import batches
 from coordinator.core.rollouts.actions import Assign, Emit, StoreOutcome
-from coordinator.core.rollouts.fit import Facts, is_target, judge
+from coordinator.core.rollouts.fit import OFFLINE, Facts, is_target, judge
 from coordinator.core.rollouts.state import Device, Out, Rollout, Rollouts
 from schemas import limits
 from schemas.event import AppEvent
@@ -136,7 +136,7 @@ def overdue(state: Rollouts, rollout: Rollout, now: float, out: Out) -> None:
             why = "not healthy in time" if online else "silent since it took the version"
             end(rollout, device, Stage.FAILED, f"{why}: {deadline_s:.0f} s", now, out)
         else:
-            rollout.move(device, Stage.DEFERRED, now, "it is offline")
+            rollout.move(device, Stage.DEFERRED, now, OFFLINE)
 
 
 def say(rollout: Rollout, device: Device, what: str, reason: str, out: Out) -> None:

@@ -16,6 +16,7 @@ from schemas.device import HOT, DeviceCapabilities, DeviceState, NetworkQuality,
 from schemas.rollout import AppNeeds, AppVersion, Targets
 
 NO_SERVICES = "its owner does not allow services or checks by a command there: `fog node --allow app`"
+OFFLINE = "it is offline: until it is back"
 RANK = {quality: rank for rank, quality in enumerate(reversed(NetworkQuality))}  # offline 0 … excellent 4
 
 
@@ -38,7 +39,7 @@ class Facts(Struct, frozen=True):
 
 
 class Fit(Struct, frozen=True):
-    """Every reason against it; with neither kind, the device may take the version now."""
+    """Every reason against it; with neither kind, the device may take the version now. What defers says until what."""
 
     rejected: tuple[str, ...] = ()
     deferred: tuple[str, ...] = ()
@@ -96,34 +97,34 @@ def _at_least(what: str, has: float | None, needed: float, unit: str) -> Iterato
 
 def _passing(needs: AppNeeds, facts: Facts) -> Iterator[str]:
     if not facts.online:
-        yield "it is offline"
+        yield OFFLINE
         return  # how it is now is not known
     yield from _power(needs, facts)
     now = facts.device
     if isinstance(now.thermal_state, ThermalState) and now.thermal_state in HOT:
-        yield f"it is {now.thermal_state.value}"
+        yield f"it is {now.thermal_state.value}: until it has cooled down"
     if metered(now) and not needs.metered:
-        yield "its network is metered"
+        yield "its network is metered: until it has another"
     if needs.storage_mb:
         free = now.storage_free_mb
         if not isinstance(free, int):
-            yield "its free storage is unknown"
+            yield "its free storage is unknown: until it says"
         elif free < needs.storage_mb:
-            yield f"{free} MiB of storage are free, {needs.storage_mb} are needed"
+            yield f"{free} MiB of storage are free: until {needs.storage_mb} are"
     yield from _network(needs, now)
 
 
 def _power(needs: AppNeeds, facts: Facts) -> Iterator[str]:
     now, percent = facts.device, facts.device.battery_percent
     if facts.critical:
-        yield "its power mode is critical"
+        yield "its power mode is critical: until it is not"
     if now.mains is True or now.is_charging is True or not needs.battery_percent:
         return
     if not isinstance(percent, float | int):
         if facts.capabilities.battery_powered is not False:
-            yield "its battery level is unknown"
+            yield "its battery level is unknown: until it says, or charges"
     elif percent < needs.battery_percent:
-        yield f"battery {percent:.0f} % and not charging; {needs.battery_percent:.0f} % are needed"
+        yield f"battery {percent:.0f} % and not charging: until {needs.battery_percent:.0f} %, or it charges"
 
 
 def _network(needs: AppNeeds, now: DeviceState) -> Iterator[str]:
@@ -131,12 +132,12 @@ def _network(needs: AppNeeds, now: DeviceState) -> Iterator[str]:
         return
     quality, latency, goodput = now.network_quality, now.network_latency_ms, now.network_goodput_mbps
     if isinstance(quality, NetworkQuality) and RANK[quality] < RANK[needs.network]:
-        yield f"its network is {quality.value}, {needs.network.value} is needed"
+        yield f"its network is {quality.value}: until it is {needs.network.value}"
     elif not isinstance(quality, NetworkQuality) and RANK[needs.network] > RANK[NetworkQuality.POOR]:
-        yield "its network was not measured yet"
+        yield "its network was not measured yet: until it is"
     if needs.latency_ms and not isinstance(latency, float | int):
-        yield "its latency was not measured yet"
+        yield "its latency was not measured yet: until it is"
     elif needs.latency_ms and isinstance(latency, float | int) and latency > needs.latency_ms:
-        yield f"its latency is {latency:.0f} ms, {needs.latency_ms:g} are the most"
+        yield f"its latency is {latency:.0f} ms: until it is at most {needs.latency_ms:g}"
     if needs.bandwidth_mbps and isinstance(goodput, float | int) and goodput < needs.bandwidth_mbps:
-        yield f"its network brings {goodput:.1f} Mbit/s, {needs.bandwidth_mbps:g} are needed"
+        yield f"its network brings {goodput:.1f} Mbit/s: until it brings {needs.bandwidth_mbps:g}"

@@ -43,7 +43,10 @@ _AT_WORK = {
 TABLE: dict[P, dict[Trigger, P | None]] = {
     P.ROLLING: {**_AT_WORK, Trigger.BATCH_DONE: P.GATED},
     P.GATED: {**_AT_WORK, Trigger.OPEN: P.ROLLING, Trigger.ALL_TOLD: P.CATCHING_UP},
-    P.CATCHING_UP: {**_AT_WORK, Trigger.ALL_CAUGHT_UP: P.SUCCEEDED, Trigger.RETRY: P.ROLLING},
+    # Every gate was open: the version is stable, whoever is still away when a newer one comes.
+    P.CATCHING_UP: {
+        **_AT_WORK, Trigger.ALL_CAUGHT_UP: P.SUCCEEDED, Trigger.NEWER: P.SUCCEEDED, Trigger.RETRY: P.ROLLING,
+    },
     # What already runs may still fail too often while nobody new is told.
     P.PAUSED: {
         **_OPEN_TO_OPERATORS, Trigger.RESUME: RETURN, Trigger.FAIL: P.FAILED, Trigger.FAIL_AND_RETURN: P.GOING_BACK,
