@@ -345,7 +345,7 @@ class RolloutArea(Area):
             if what not in TABLE[rollout.phase] or nothing_failed:
                 why = "none of its devices failed" if nothing_failed else f"it is {rollout.phase.value}"
                 hint = AGAIN if nothing_failed and rollout.count(Stage.BACK) else ""
-            raise Refusal("done", f"{rollout.id} cannot {request.do.value}: {why}", hint, "do")
+                raise Refusal("done", f"{rollout.id} cannot {request.do.value}: {why}", hint, "do")
             self._give(events.Asked(rollout.id, what, request.reason))
         return views.row(self.state, rollout)
 

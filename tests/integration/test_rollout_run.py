@@ -148,7 +148,7 @@ async def test_a_broken_service_stops_itself_goes_back_and_the_command_says_so(t
         _, out, _ = await fog(fleet, "rollout", "history")
         assert "1.0 (stable)" in out
         code, _, err = await fog(fleet, "rollout", "retry-failed", "app")
-        assert (code, "none of its devices failed" in err) == (125, True)
+        assert (code, "none of its devices failed" in err, "were brought back" in err) == (125, True, True)
 
 
 async def test_who_cannot_take_it_is_shown_with_every_reason_and_nothing_begins(target: Target, tmp_path: Path) -> None:
