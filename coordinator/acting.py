@@ -49,7 +49,8 @@ from schemas.ticks import ticks
 log = logging.getLogger("fog.coordinator")
 
 TICK_S = 0.5
-TURN_MAX = 2_000  # events of one turn
+TURN_MAX = 2_000  # events of one turn, and
+TURN_S = 0.2  # how long it goes on taking more: on a busy machine the lease is renewed between all the same
 TASKS_PENDING_MAX = 20_000  # un-acked TASKS of one priority; the core's windows are smaller
 OUTCOMES_PENDING_MAX = 5_000
 OUTCOME_BYTES = 64 << 20  # of outcomes under way, beyond which no more are pulled
@@ -137,10 +138,16 @@ class Acting:
             self._subscriptions.append(await self._bus.subscribe(subject, handler))
         passed("fence")
         read: deque[ev.Event] = deque()
-        await takeover.read_everything(self._bus, self._store, self.inbound, read.append, self._breathe)
-        passed("read")
-        await self._take_in(read)
-        passed("take_in")
+        # What is read lives long: no collection need look through it, now or later.
+        gc.collect()
+        gc.disable()
+        try:
+            await takeover.read_everything(self._bus, self._store, self.inbound, read.append, self._breathe)
+            passed("read")
+            await self._take_in(read)
+            passed("take_in")
+        finally:
+            gc.enable()
         self._subscriptions.append(await self._bus.subscribe(subjects.api("*", "*"), self._asked))
         await self._pull()
         await self._breathe()
@@ -148,8 +155,6 @@ class Acting:
         self._telling = self._loop.create_task(self._tell())
         self.areas.start()
         self._bus.publish(subjects.ALL_REPORT, encode(AllReport(self._lease.term, self._report_spread_s())))
-        # What was read lives long: no collection need look through it.
-        gc.collect()
         gc.freeze()
         passed("open")
         took = {"took_ms": sum(took.values()), **took}
@@ -265,7 +270,10 @@ class Acting:
     def _step_all(self, wanted: list[Action], now: float) -> bool:
         """Whether the core took it all; what it wants is in `wanted`."""
         heard, poison = self._heard, self._faults.poison
+        ends_at = ticks() + TURN_S
         for _ in range(min(len(heard), TURN_MAX)):
+            if ticks() > ends_at:
+                break
             event = heard.popleft()
             if poison and key_of(event) in poison and self._refuse(event):
                 continue

@@ -41,6 +41,7 @@ log = logging.getLogger("fog.inbound")
 BAD_KEPT = 20
 _ID = r"([a-z0-9-]{1,63})"
 _result_of = re.compile(rf"{re.escape(subjects.ROOT)}\.(?:done|result)\.{_ID}\.{_ID}").fullmatch
+_place_of = re.compile(rf"{re.escape(subjects.ROOT)}\.work\.([a-z0-9-]{{1,63}}|{subjects.WAITING})\.{_ID}").fullmatch
 REPUBLISHED = f"Nats-Stream: {RESULTS}\r\n".encode()
 
 
@@ -193,17 +194,15 @@ class Inbound:
             work = self._work(message.data)
             head = self._task(work.task)
             check_id("submitter", head.submitter)
-            node = subjects.tail(message.subject, 1)[0]
-            if node != subjects.WAITING:
-                check_id("node", node)
-            if message.subject != subjects.work(node, check_id("id", head.id)):
+            place = _place_of(message.subject)
+            if place is None or place[2] != head.id:
                 raise BadInput("task", "not the one that the subject names")
         except (BadInput, ValueError) as error:
             self.bad.add("work", message.subject, str(error))
             return None
         self._bodies.keep(head.id, bytes(work.task))  # it lies in a queue
         source = Source("work", message.seq)
-        return WorkFound(head, work.history, node, source, work.deadline_at, work.not_before, work.reason)
+        return WorkFound(head, work.history, place[1], source, work.deadline_at, work.not_before, work.reason)
 
     def result(self, message: StoredMessage) -> ResultHead | None:
         """A stored result that was asked for."""

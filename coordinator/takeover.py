@@ -8,7 +8,9 @@ A large fleet takes longer to read than a lease lasts: after every page others o
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
@@ -24,7 +26,7 @@ from schemas.kv import Kv
 from schemas.logs import fields
 from schemas.membership import NodeRecord
 from schemas.store import Store
-from schemas.task import ResultState
+from schemas.task import ResultHead, ResultState
 
 log = logging.getLogger("fog.takeover")
 
@@ -46,7 +48,7 @@ class _Sent(Struct):
     term: int = 0
 
 
-RESULTS_PAGE = 500
+ASKS = 2  # pages of results that are asked for at a time: 16 MiB at most
 LATE_S = (
     5.0,
     30.0,
@@ -72,16 +74,10 @@ async def read_everything(
     for node in nodes:
         feed(node)
     await breathe()
-    wanted = await _work(bus, inbound, feed, breathe)
-    done = 0
-    for start in range(0, len(wanted), RESULTS_PAGE):
-        for message in await jetstream.multi_last(bus, streams.RESULTS, wanted[start : start + RESULTS_PAGE]):
-            head = inbound.result(message)
-            if head is not None:
-                feed(ResultSeen(head))
-                done += 1
-        await breathe()
-    log.info("read the streams", extra=fields(nodes=len(nodes), work=len(wanted), done=done))
+    work, ended = await _work(bus, inbound, feed, breathe)
+    for head in ended:
+        feed(ResultSeen(head))
+    log.info("read the streams", extra=fields(nodes=len(nodes), work=work, done=len(ended)))
 
 
 async def _nodes(bus: Bus, store: Store, inbound: Inbound) -> list[NodeKnown]:
@@ -97,18 +93,56 @@ async def _nodes(bus: Bus, store: Store, inbound: Inbound) -> list[NodeKnown]:
 
 async def _work(
     bus: Bus, inbound: Inbound, feed: Callable[[Event], None], breathe: Callable[[], Awaitable[None]]
-) -> list[str]:
-    """Feed the work page by page; the subjects of the results that it may have."""
-    wanted: dict[str, None] = {}
-    async for page in jetstream.read_pages(bus, streams.WORK, subjects.work(">", "")[:-1]):
-        for message in page:
-            item = inbound.work(message)
-            if item is not None:
+) -> tuple[int, list[ResultHead]]:
+    """Feed the work page by page; how much it was, and the results that it has. They are asked for while more is read: one
+    that is stored after that is heard."""
+    results = _Results(bus, inbound)
+    work = 0
+    try:
+        # Without a filter: it is all that the stream takes, and the broker reads it at half the cost.
+        async for page in jetstream.read_pages(bus, streams.WORK, ">"):
+            found = [item for item in map(inbound.work, page) if item is not None]
+            for item in found:
                 feed(item)
-                wanted[subjects.result(item.head.submitter, item.head.id)] = None
-        inbound.late_after_seq = page[-1].seq
-        await breathe()
-    return list(wanted)
+            work += len(found)
+            inbound.late_after_seq = page[-1].seq
+            await results.ask([subjects.result(item.head.submitter, item.head.id) for item in found])
+            await breathe()
+        await results.all_answered()
+    finally:
+        results.stop()
+    return work, results.found
+
+
+class _Results:
+    """Looks results up, up to `ASKS` pages of them at a time."""
+
+    def __init__(self, bus: Bus, inbound: Inbound) -> None:
+        self._bus, self._inbound = bus, inbound
+        self._asked: deque[asyncio.Task[list[jetstream.StoredMessage]]] = deque()
+        self.found: list[ResultHead] = []
+
+    async def ask(self, wanted: list[str]) -> None:
+        """Ask for these; waits while enough is asked for."""
+        while len(self._asked) >= ASKS:
+            await self._next()
+        self._asked.append(asyncio.create_task(jetstream.multi_last(self._bus, streams.RESULTS, wanted)))
+
+    async def all_answered(self) -> None:
+        """Until all that was asked for is in `found`."""
+        while self._asked:
+            await self._next()
+
+    async def _next(self) -> None:
+        heads = [self._inbound.result(message) for message in await self._asked[0]]
+        self._asked.popleft()
+        self.found += [head for head in heads if head is not None]
+
+    def stop(self) -> None:
+        """What is not answered yet is of no use."""
+        for asked in self._asked:
+            if not asked.cancel() and not asked.cancelled():
+                asked.exception()
 
 
 async def read_late(

@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Struct
 
 from schemas import streams
-from schemas.bus import Bus, header, status_of
+from schemas.bus import Bus
 from schemas.errors import BrokerUnfit, FogError, NoResponders, StoreRefused, Unreachable
+from schemas.stored import Answer, StoredMessage
 
 API = "$JS.API"
 MULTI_MAX = 500  # subjects of one multi-get; the server's limit is 1024
@@ -32,16 +33,6 @@ NO_LEADER = (10008, 10009)  # of several servers: an election is under way
 LEADER_S = 0.25  # between two tries until it is over
 LAG_S = 0.02  # between two looks whether a server has what the leader has
 AGAIN_S = 1.0  # a request without an answer is said again after this
-
-
-class StoredMessage(Struct, frozen=True):
-    """A message as a stream holds it. `time` is RFC 3339, the broker's."""
-
-    subject: str
-    seq: int
-    data: bytes
-    time: str = ""
-    headers: bytes = b""
 
 
 class _ApiError(Struct):
@@ -287,13 +278,24 @@ async def read_pages(
     Any of several servers may answer, also one that has not stored the newest yet: these are then the leader's to give.
     """
     seq, pending = max(1, first_seq), 1
-    while pending:
+
+    def ask() -> asyncio.Future[tuple[list[StoredMessage], int, int]]:
         body = {"seq": seq, "batch": BATCH, "max_bytes": BATCH_BYTES, "next_by_subj": subjects_filter}
-        page, pending, _ = await _batch(bus, stream, body, 10.0)
-        if not page:
-            break
-        yield page
-        seq = page[-1].seq + 1
+        return asyncio.ensure_future(_batch(bus, stream, body, 10.0))
+
+    asked = ask()
+    try:
+        while pending:
+            page, pending, _ = await asked
+            if not page:
+                break
+            seq = page[-1].seq + 1
+            if pending:
+                asked = ask()  # the broker reads while this page is used
+            yield page
+    finally:
+        if not asked.cancel() and not asked.cancelled():
+            asked.exception()  # of a page that nobody wants any more
     while bus.clustered and (message := await get_message(bus, stream, seq=seq, next_by=subjects_filter)) is not None:
         yield [message]
         seq = message.seq + 1
@@ -314,7 +316,7 @@ async def _batch(bus: Bus, stream: str, body: dict[str, Any], timeout_s: float) 
     try:
         async with asyncio.timeout(timeout_s):
             while True:
-                answer, inbox = _Answer(stream), bus.new_inbox()
+                answer, inbox = Answer(stream), bus.new_inbox()
                 subscription = await bus.subscribe(inbox, answer.heard)
                 try:
                     bus.publish(f"{API}.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
@@ -325,45 +327,6 @@ async def _batch(bus: Bus, stream: str, body: dict[str, Any], timeout_s: float) 
                 quiet_s *= 2
     except TimeoutError:
         raise Unreachable(f"reading {stream} took longer than {timeout_s:g} s") from None
-
-
-class _Answer:
-    """The messages of one batch, as they come in."""
-
-    def __init__(self, stream: str) -> None:
-        self._stream = stream
-        self.found: list[StoredMessage] = []
-        self.ended: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
-
-    def heard(self, _subject: str, _reply: str, data: bytes, headers: bytes) -> None:
-        status = status_of(headers)
-        if not status:
-            self.found.append(_stored(data, headers))
-        elif not self.ended.done():
-            if status in (204, 404):
-                told = [int(header(headers, n) or 0) for n in (b"Nats-Num-Pending", b"Nats-UpTo-Sequence")]
-                self.ended.set_result((told[0], told[1]))
-            else:
-                words = headers[13:100].split(b"\r")[0].decode(errors="replace")
-                self.ended.set_exception(StoreRefused(self._stream, status, words))
-
-    async def whole(self, quiet_s: float) -> bool:
-        """Whether it came to its end; False once nothing has come for so long."""
-        before = -1
-        while not self.ended.done() and len(self.found) > before:
-            before = len(self.found)
-            await asyncio.wait((self.ended,), timeout=quiet_s)
-        return self.ended.done()
-
-
-def _stored(data: bytes, headers: bytes) -> StoredMessage:
-    return StoredMessage(
-        header(headers, b"Nats-Subject").decode(),
-        int(header(headers, b"Nats-Sequence") or 0),
-        data,
-        header(headers, b"Nats-Time-Stamp").decode(),
-        headers,
-    )
 
 
 def last_seq(info: dict[str, Any]) -> int:

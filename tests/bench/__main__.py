@@ -37,6 +37,8 @@ FIGURES = {
     "kill_recovery_p99_ms": "recovery",
     "kill_200_ms": "recovery",
     "freeze_recovery_beats": "recovery",
+    "takeover_1000_ms": "takeover",
+    "takeover_10000_ms": "takeover",
     "cpu_limit_error_points": "enforce",
     "suspend_ms": "harvest",
     "rollout_bytes_ratio": "rollouts",
@@ -44,7 +46,12 @@ FIGURES = {
     "wide_link_copies": "peers",
 }
 # Minutes each: only when asked for.
-LONG = {"million_coordinator_mb": "million", "heavy_coordinator_mb": "million", "reconnect_2000_s": "reconnect"}
+LONG = {
+    "million_coordinator_mb": "million",
+    "heavy_coordinator_mb": "million",
+    "reconnect_2000_s": "reconnect",
+    "takeover_100000_ms": "takeover",
+}
 
 
 def measure(name: str) -> Coroutine[Any, Any, Figure]:

@@ -95,6 +95,11 @@ class Stack:
                 raise RuntimeError(f"{name} does not follow\n{self._log(name)}")
             await asyncio.sleep(0.05)
 
+    async def start_coordinator(self, name: str) -> None:
+        """Start another coordinator and wait until it acts."""
+        self._start(name, "coordinator", "--name", name)
+        await self.acts(name)
+
     async def acts(self, name: str) -> None:
         """Wait until this coordinator acts."""
         await self._until("coordinator.elected", name)
@@ -135,5 +140,9 @@ class Stack:
             except TimeoutError:
                 continue
 
+    def log(self, name: str) -> str:
+        """All that a process has said."""
+        return (self.home / f"{name}.log").read_text("utf-8", "replace")
+
     def _log(self, name: str) -> str:
-        return (self.home / f"{name}.log").read_text("utf-8", "replace")[-2000:]
+        return self.log(name)[-2000:]

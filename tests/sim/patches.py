@@ -29,7 +29,7 @@ from tests.sim.runners import SimPool
 class NoGc:
     """A takeover collects garbage, which takes a while and decides nothing."""
 
-    collect = freeze = unfreeze = staticmethod(lambda: None)
+    collect = freeze = unfreeze = disable = enable = staticmethod(lambda: None)
 
 
 def replaced(owner: Any, name: str, new: Any) -> contextlib.AbstractContextManager[None]:
