@@ -208,7 +208,15 @@ class Outbound:
             self._hand_on(ProbeEnded(probe.node, answer))
 
     async def _command(self, command: act.Command) -> None:
-        said = NodeCommand(self._term, command.task, command.tasks, command.deadline_s, command.reason, command.for_s)
+        said = NodeCommand(
+            self._term,
+            command.task,
+            command.tasks,
+            command.deadline_s,
+            command.reason,
+            command.for_s,
+            placements=command.placements,
+        )
         answer: NodeAnswer | None = None
         try:
             answer = await self._request(command.node, command.verb, said, COMMAND_S)

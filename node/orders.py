@@ -125,11 +125,16 @@ class Orders:
 
     def _cancel(self, command: NodeCommand) -> NodeAnswer:
         """Answered at once: from now on this node publishes no end of these. `tasks`: those that were here."""
+        upto = dict(zip(command.tasks, command.placements, strict=False))
         wanted = {command.task, *command.tasks} - {""}
         if not wanted:
             raise BadInput("task", "a cancel names none")
-        here = tuple(task for task in wanted if self.stop(task, CANCELLED))
-        return self._answer(tasks=here)
+        meant = [task for task in wanted if task not in upto or not self._newer(task, upto[task])]
+        return self._answer(tasks=tuple(task for task in meant if self.stop(task, CANCELLED)))
+
+    def _newer(self, task: str, placement: int) -> bool:
+        held = self._desk.held.get(task)
+        return held is not None and held.placement > placement
 
     def stop(self, task: str, why: str) -> bool:
         """End what is held of the task: at once when it waits, within a second when it runs. False: nothing is held."""

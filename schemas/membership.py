@@ -140,7 +140,10 @@ class Renewed(Struct, frozen=True, omit_defaults=True):
 
 class NodeCommand(Struct, frozen=True, omit_defaults=True):
     """Request on ``node.<node>.<verb>``: probe, report, cancel, drain, resume, giveback, advise, policy (all of it, by the
-    names of `advice.QosPolicy`), sleep (for `for_s`; 0: as its owner configured), wake. Refused when its term is old."""
+    names of `advice.QosPolicy`), sleep (for `for_s`; 0: as its owner configured), wake. Refused when its term is old.
+
+    A cancel with `placements`, one for each of `tasks`, is for these and older ones: a newer one that has come to the node
+    meanwhile stays. Without, it is for whichever the node has."""
 
     term: int
     task: str = ""
@@ -149,6 +152,7 @@ class NodeCommand(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     for_s: Annotated[float, Meta(ge=0, le=limits.SLEEP_MAX_S)] = 0.0
     policy: dict[str, str] = {}
+    placements: tuple[int, ...] = ()
 
 
 class NodeAnswer(Struct, frozen=True, omit_defaults=True):

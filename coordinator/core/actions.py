@@ -115,8 +115,8 @@ class Probe(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True):
-    """Tell a node to do something (cancel, drain, resume, report, sleep, wake) → `CommandEnded`. A cancel names a `task` or
-    `tasks`."""
+    """Tell a node to do something (cancel, drain, resume, report, sleep, wake) → `CommandEnded`. A cancel names a `task`, or
+    `tasks` up to these `placements`."""
 
     node: str
     verb: str
@@ -125,6 +125,7 @@ class Command(Struct, frozen=True):
     deadline_s: float = 0.0
     reason: str = ""
     for_s: float = 0.0
+    placements: tuple[int, ...] = ()
 
 
 class StoreNode(Struct, frozen=True):

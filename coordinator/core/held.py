@@ -63,11 +63,14 @@ def _take_back(state: Coordinator, node: NodeView, task_id: str, placement: int,
 
 
 def _stop_orphans(state: Coordinator, node: NodeView, orphans: list[tuple[str, int]], back: bool, out: Out) -> None:
-    """Stop attempts that do not count: at once when that is certain, else (they may just have ended) at the next beat."""
-    if state.term:
-        stop = tuple(orphan[0] for orphan in orphans if _may_stop(state, node, orphan, back))
-        if stop:
-            out.append(Command(node.id, "cancel", tasks=stop, reason="moved or done"))
+    """Stop attempts that do not count: at once when that is certain, else (they may just have ended) at the next beat.
+
+    Each by its placement: the same task may be on its way to this very node again by the time that the command is there.
+    """
+    stop = [orphan for orphan in orphans if _may_stop(state, node, orphan, back)] if state.term else []
+    if stop:
+        tasks, placements = zip(*stop, strict=True)
+        out.append(Command(node.id, "cancel", tasks=tasks, placements=placements, reason="moved or done"))
     node.orphans = frozenset(orphans)
 
 

@@ -253,7 +253,12 @@ def line(action: a.Action) -> str:
     if isinstance(action, a.DropLetter):
         return f"drop the letter of {action.task}"
     if isinstance(action, a.Command):
-        return " ".join(x for x in ("command", action.node, action.verb, action.task, *action.tasks) if x)
+        upto = (
+            [f"{task}≤{n}" for task, n in zip(action.tasks, action.placements, strict=True)]
+            if action.placements
+            else []
+        )
+        return " ".join(x for x in ("command", action.node, action.verb, action.task, *(upto or action.tasks)) if x)
     if isinstance(action, a.Probe):
         return f"probe {action.node}"
     if isinstance(action, a.Forget):

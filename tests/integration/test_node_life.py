@@ -222,6 +222,18 @@ async def test_a_task_that_comes_again_while_it_is_being_cancelled_runs_after_al
     await fleet.until_acked()
 
 
+async def test_a_cancel_of_an_older_placement_leaves_the_newer_one_that_came_before_it(fleet: Fleet) -> None:
+    """Simulator, seed 100: moved away, and placed here again before the cancel of what was here arrived. The node removed
+    the only message that held the task."""
+    await fleet.node("n1", "--slots", "1")
+    await fleet.place(LONG)
+    task = await fleet.place(history=History(placement=5))
+    while fleet.beats[-1].seen_seq < 2:
+        await fleet.command("report")
+    assert (await fleet.command("cancel", tasks=(task.id, "t1"), placements=(4, 1))).tasks == ("t1",)
+    assert (await fleet.result(task)).placement == 5
+
+
 async def test_cancel_of_a_queued_task_is_done_at_once(fleet: Fleet) -> None:
     await fleet.node("n1", "--slots", "1")
     await fleet.place(LONG)
