@@ -265,7 +265,8 @@ class Bus:
         """One request, one reply. Raises NoResponders at once when nobody listens, Unreachable after `timeout_s`.
 
         Without a reply it is said again after `again_s`, and after ever longer, so that a broker that is behind with a whole
-        fleet's requests does not get them many times; the first reply counts, to whichever saying.
+        fleet's requests does not get them many times, and as soon as a link that broke is back; the first reply counts, to
+        whichever saying.
         """
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -277,17 +278,24 @@ class Bus:
             else:
                 answer.set_result(reply)
 
-        tokens = []
+        tokens: list[str] = []
+
+        def say() -> None:
+            tokens.append(self.call(subject, data, on_reply, headers=headers))
+
         try:
+            if again_s < math.inf:
+                self.when_back(say)
             async with asyncio.timeout(timeout_s):
                 while not answer.done():
-                    tokens.append(self.call(subject, data, on_reply, headers=headers))
+                    say()
                     await asyncio.wait((answer,), timeout=None if again_s == math.inf else again_s)
                     again_s *= 2
                 return answer.result()
         except TimeoutError:
             raise Unreachable(f"no answer on {subject} within {timeout_s:g} s") from None
         finally:
+            self.no_longer(say)
             for token in tokens:
                 self.hang_up(token)
             if not answer.cancel() and not answer.cancelled():
