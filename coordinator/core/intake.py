@@ -156,8 +156,14 @@ def _avoided(task: TaskRecord, now: float) -> tuple[frozenset[str], float]:
 
 
 def _returned_by(task: TaskRecord, now: float) -> dict[str, float]:
-    """The nodes that gave it back lately, and until when each is left alone."""
-    told = {e.node: e.at + tune.SHUN_RETURNED_S for e in task.history.errors if e.kind == "returned"}
+    """The nodes that gave it back lately, and until when each is left alone: by the node's clock, as the history tells it;
+    where that is ahead of ours, from when we first saw it."""
+    told = {}
+    for error in task.history.errors:
+        if error.kind == "returned" and error.at <= now:
+            told[error.node] = error.at + tune.SHUN_RETURNED_S
+        elif error.kind == "returned" and error.node not in (task.shunned or {}):
+            task.shunned = {**(task.shunned or {}), error.node: now + tune.SHUN_RETURNED_S}
     return {node: end for node, end in {**told, **(task.shunned or {})}.items() if end > now}
 
 

@@ -199,6 +199,18 @@ def test_a_node_that_returned_a_task_may_have_it_again_later() -> None:
     assert w.states() == {"t1": "placed"}
 
 
+def test_a_clock_that_is_ahead_keeps_a_returned_task_from_its_node_no_longer_than_any_other() -> None:
+    """Simulator, seed 169: found by a successor in the waiting place, returned by a node 45 minutes ahead of it."""
+    w = World()
+    w.join("n1")
+    ahead = AttemptError("n1", 1, w.now + 2_700, "user is back", "returned", None)
+    w.feed(replace(found(w, "t1", "_waiting", 2, 7), history=History(2, 1, submitted_at=w.now, errors=(ahead,))))
+    w.wait(tune.SHUN_RETURNED_S / 2, beating=None)
+    assert w.states() == {"t1": "waiting"}
+    w.wait(tune.SHUN_RETURNED_S, beating=None)
+    assert w.states() == {"t1": "placed"}
+
+
 def test_a_refused_task_never_goes_there_again() -> None:
     w = World()
     w.join("n1")

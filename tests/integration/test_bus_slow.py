@@ -12,6 +12,7 @@ from schemas import jetstream
 from schemas.bus import Bus
 from schemas.target import Target
 from tests.proxy import proxied
+from tests.until import eventually
 
 SLOW_S = 0.8 * jetstream.AGAIN_S  # each way: the answer comes after the question was said again
 
@@ -26,6 +27,21 @@ async def test_a_question_that_is_said_again_takes_the_answer_to_its_first_sayin
             assert "limits" in await jetstream.call(bus, "INFO", timeout_s=10.0)
         finally:
             proxy.mend()
+            await bus.close()
+
+
+async def test_a_question_that_a_broken_link_took_is_put_again_once_the_link_is_back(target: Target) -> None:
+    """Simulator, seed 12: its own next time to ask again was eight seconds away, and nobody acted for so long."""
+    with proxied(target) as proxy:
+        bus = await Bus.connect(proxy.target(target), name="tests")
+        try:
+            await asyncio.to_thread(proxy.cut)
+            await eventually(lambda: not bus.connected)
+            asking = asyncio.create_task(bus.request("$JS.API.INFO", timeout_s=60.0, again_s=1_000.0))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(proxy.mend)
+            assert b"limits" in await asking
+        finally:
             await bus.close()
 
 
