@@ -158,11 +158,14 @@ class _Keeper:
             if area.fault is not None:
                 raise area.fault
             what(area)
+            return
+        except FogError as error:  # a conflict, a term that is over: it is what it began with that no longer holds
+            log.warning("an area begins anew", extra=fields(area=area.name, error=error.message))
         except Exception:
             log.exception("an area begins anew after a fault", extra=fields(area=area.name))
             self._term.bad.add("area", area.name, "a fault: the coordinator's log says where")
-            self._area = None
-            self._beginning = asyncio.get_running_loop().create_task(self._anew(area))
+        self._area = None
+        self._beginning = asyncio.get_running_loop().create_task(self._anew(area))
 
     async def _anew(self, failed: Area) -> None:
         await failed.stop()
