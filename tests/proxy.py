@@ -51,8 +51,8 @@ class _Flow:
 class Proxy:
     """Forwards to ``host:port`` from `port` of its own until told otherwise. Make it by `proxied`, or `close` it."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._to = (host, port)
+    def __init__(self, host: str, port: int, listen: str = "127.0.0.1") -> None:
+        self._to, self._listens_on = (host, port), listen
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
@@ -67,7 +67,7 @@ class Proxy:
         """The same broker, by way of this proxy."""
         parts = urlsplit(target.url)
         user = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
-        return replace(target, url=f"{parts.scheme}://{user}127.0.0.1:{self.port}")
+        return replace(target, url=f"{parts.scheme}://{user}{self._listens_on}:{self.port}")
 
     @property
     def links(self) -> int:
@@ -122,7 +122,7 @@ class Proxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._accepted, self._listens_on, self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def _cut(self) -> None:

@@ -45,6 +45,7 @@ class Stack:
         self.bus, self.target, self.folder = bus, target, folder
         self.store, self.api = Store(bus), Api(bus)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.within: tuple[str, ...] = ()  # words before the command of whatever is started: ``ip netns exec x``
         self.results: dict[str, Result] = {}
         self.ended: list[str] = []
         self.doubled: Counter[str] = Counter()
@@ -61,7 +62,7 @@ class Stack:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("FOG_")}
         more = {"PYTHONPATH": str(ROOT), "STACK_NODE": name, **(env or {})}
         with (self.folder / f"{name}.log").open("ab") as log:
-            words = [sys.executable, "-P", "-m", *argv, *where]
+            words = [*self.within, sys.executable, "-P", "-m", *argv, *where]
             process = spawn(words, env={**kept, **more}, stdout=log, stderr=log, cwd=self.folder)
         self.processes[name] = process
         return process
