@@ -36,7 +36,7 @@ from schemas.membership import NodeState
 log = logging.getLogger("fog.clusters")
 
 LEADER = ".leader"  # the suffix of the key that holds a cluster's leadership
-LOOKED_AT = 500  # nodes that are looked at in one tick: their scores change without a word
+LOOKED_AT = 200  # nodes that are looked at in one tick: their scores change without a word, and count after 30 s
 WRITES = 32  # at a time
 AGAIN_S = 0.5
 

@@ -262,7 +262,8 @@ class Member:
             if self.leaser is not None and self.leaser.wanted:
                 self.leaser.ask(subject, lambda: encode(self._heartbeat(state_full=full, state=state)))
             else:
-                beat = self._heartbeat(state_full=full, state=state)
+                roughly = by_itself and self.relay is not None and self.relay.wanted
+                beat = self._heartbeat(state_full=full, state=state, roughly=roughly)
                 if self.relay is None or not self.relay.takes(beat, by_itself, self._interval_s):
                     context.bus.publish(subject, encode(beat))
         except (FogError, OSError, ValueError):
@@ -284,7 +285,7 @@ class Member:
             self._stop_timer()
             self._due = self._loop.call_later(wait_s, self._beat_by_itself)
 
-    def _heartbeat(self, *, state_full: bool, state: object) -> Heartbeat:
+    def _heartbeat(self, *, state_full: bool, state: object, roughly: bool = False) -> Heartbeat:
         context = self._context
         gap_s = 0.0 if context.leaving else context.sleep.gap_s(ticks())
         return Heartbeat(
@@ -300,7 +301,7 @@ class Member:
             leaving=context.leaving,
             seen_seq=context.seen_seq,
             held=self._desk.report(),
-            state=self._beats.delta(state, state_full),  # type: ignore[arg-type]
+            state=self._beats.delta(state, state_full, roughly),  # type: ignore[arg-type]
             harvest_state=context.harvest_state,
             power_mode=self._adviser.advice.power_mode.value,
             limits=self._new_limits(state_full),

@@ -50,6 +50,11 @@ class Relay:
         if self._ways.route != before:
             self.flush()
 
+    @property
+    def wanted(self) -> bool:
+        """Whether a leader is there to pass beats on: then what hardly changed is not said."""
+        return self._ways.route is not None
+
     # As a member.
 
     def takes(self, beat: Heartbeat, by_itself: bool, interval_s: float) -> bool:

@@ -9,6 +9,7 @@ all is in judging.py.
 from __future__ import annotations
 
 from enum import Enum
+from math import ceil
 
 from coordinator.core import tune
 from coordinator.core.actions import AskResults, DropNode, Emit, Probe, Remove
@@ -97,10 +98,12 @@ def take_acks(node: NodeView, out: Out) -> None:
 
 
 def watch(state: Coordinator, node: NodeView) -> None:
-    """Have the node looked at when its next beat is due; one alarm a node is enough."""
+    """Have the node looked at when its next beat is due; one alarm a node is enough. Alarms of many nodes ring together: each
+    moment at which one rings wakes the process."""
     if node.next_due < node.timed_at:
-        node.timed_at = node.next_due
-        state.at(node.next_due, due, (node, node.next_due))
+        when = ceil(node.next_due * tune.DUE_LOOKS_PER_S) / tune.DUE_LOOKS_PER_S
+        node.timed_at = when
+        state.at(when, due, (node, when))
 
 
 def due(state: Coordinator, what: tuple[NodeView, float], now: float, out: Out) -> None:

@@ -7,11 +7,13 @@ under way while it dies), and so is one that is not known here under that boot.
 
 from __future__ import annotations
 
+from coordinator.core import tune
 from coordinator.core.events import Relayed
 from coordinator.core.fleet import take
-from coordinator.core.nodeview import NodeView
+from coordinator.core.liveness import heard
+from coordinator.core.nodeview import NO_CHANGE, NodeView
 from coordinator.core.state import Coordinator, Out
-from schemas.membership import Heartbeat
+from schemas.membership import Heartbeat, NodeState
 from schemas.relay import Still
 
 
@@ -28,13 +30,36 @@ def relayed(state: Coordinator, event: Relayed, now: float, out: Out) -> None:
             _take(state, node, aged.beat, now - aged.age_s, now, out)
     for still in event.stills:
         node = state.nodes.get(still.node)
-        if node is not None and counts(node, still.boot):
+        if node is None or not counts(node, still.boot):
+            continue
+        if nothing_new(node, still, now):
+            lives(state, node, still, max(node.last_beat, now - still.age_s))
+        else:
             _take(state, node, as_beat(node, still), now - still.age_s, now, out)
 
 
 def _take(state: Coordinator, node: NodeView, beat: Heartbeat, at: float, now: float, out: Out) -> None:
     if take(state, beat, "", max(at, node.last_beat), now, out):
         node.relayed = True
+
+
+def nothing_new(node: NodeView, still: Still, now: float) -> bool:
+    """Whether there is nothing to note but that the node lives. In a large fleet that is what most beats say."""
+    return (
+        still.seq == node.beat_seq + 1
+        and still.state == NO_CHANGE
+        and node.state is NodeState.ONLINE
+        and not (node.attempts or node.orphans or node.blocked or node.resume_asked_at or node.record.asleep_until)
+        and now - node.record.last_seen <= tune.SEEN_AGAIN_S
+    )
+
+
+def lives(state: Coordinator, node: NodeView, still: Still, at: float) -> None:
+    """Note that, and no more: what `fleet.take` comes to then."""
+    node.beat_seq, node.relayed = still.seq, True
+    node.last_beat = at
+    node.clock_ahead_s = still.sent_at - at
+    heard(state, node, still.next_due_s, at)
 
 
 def as_beat(node: NodeView, still: Still) -> Heartbeat:

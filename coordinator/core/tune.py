@@ -75,6 +75,8 @@ RESULT_BY_RENEW_S = 86_400.0  # a placement this close to its task's result_by m
 NODES_PER_S = 2000.0  # heartbeats a second that the fleet may send: the interval grows with it
 BEAT_GRACE = 0.15  # share of a gap (of two intervals at most) that a beat may be late: jitter and the way
 BEAT_GRACE_S = 0.5
+# Overdue beats are looked for so often, not at a moment of each node's own. A power of two, so that moments are exact.
+DUE_LOOKS_PER_S = 16
 STALL_S = 1.5  # between two ticks, of which one comes every 0.5 s: our own process stood still
 # One cause (a switch, one of three brokers, our own end) silences many at once; independent deaths seldom do. Silence of
 # max(MASS_MIN, MASS_SHARE × nodes that should beat) nodes at a time is held back for HOLD_BEATS intervals. A smaller share

@@ -14,6 +14,18 @@ UNCHANGED = DeviceState()
 JITTER = 0.1  # of the interval, both ways: a fleet that was started together must not beat together
 
 
+# By how much a reading that never stands still may differ from what was said of it: a share of one, or of what was said.
+NOTABLE = {"cpu_utilization": 0.05, "ram_available_mb": 0.05, "storage_free_mb": 0.05}
+
+
+def near(name: str, said: object, value: object) -> bool:
+    """Whether a reading is about what was said of it."""
+    notable = NOTABLE.get(name)
+    if notable is None or not isinstance(said, int | float) or not isinstance(value, int | float):
+        return False
+    return abs(value - said) <= notable * (1.0 if name == "cpu_utilization" else said)
+
+
 class Beats:
     """The numbering and the deltas of one boot's heartbeats."""
 
@@ -24,14 +36,15 @@ class Beats:
         self._looked: DeviceState | None = None
         self._names = [field.name for field in fields(DeviceState)]
 
-    def delta(self, state: DeviceState, full: bool) -> DeviceState:
-        """What to say of `state`: all of it when `full`, else only the values that differ from what was said before.
+    def delta(self, state: DeviceState, full: bool, roughly: bool = False) -> DeviceState:
+        """What to say of `state`: all of it when `full`, else only the values that differ from what was said before; `roughly`,
+        only those that differ notably.
 
         A value that is unset was not looked at, and leaves what was said in force.
         """
         if state == self._looked and not full:
             return UNCHANGED
-        self._looked = state
+        self._looked = None if roughly else state
         changed: dict[str, object] = {}
         for name in self._names:
             value = getattr(state, name)
@@ -40,6 +53,8 @@ class Beats:
                     changed[name] = self._said[name]
                 continue
             if full or name not in self._said or self._said[name] != value:
+                if roughly and not full and near(name, self._said.get(name), value):
+                    continue
                 changed[name] = value
                 self._said[name] = value
         return DeviceState(**changed)  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ FIGURES = {
     "single_latency_ratio": "tasks",
     "map_throughput_ratio": "tasks",
     "heartbeat_cpu_share": "heartbeats",
+    "heartbeat_relay_ratio": "heartbeats",
     "placement_growth_ratio": "placement",
     "cluster_change_ms": "clusters",
     "cluster_cache_ratio": "together",

@@ -28,8 +28,8 @@ class Stack:
     said and stored, and what a watcher costs, in this very process, is no part of what is measured.
     """
 
-    def __init__(self, nodes: int = 0) -> None:
-        self._wanted = nodes
+    def __init__(self, nodes: int = 0, coordinator: tuple[str, ...] = ()) -> None:
+        self._wanted, self._coordinator = nodes, coordinator
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ended: list[subprocess.Popen[bytes]] = []
         self._about: set[tuple[str, str]] = set()
@@ -43,7 +43,7 @@ class Stack:
             self.bus = await Bus.connect(self.target, name="bench")
             for area in ("node", "coordinator"):
                 await self.bus.subscribe(subjects.event(f"{area}.*", "*"), self._on_event)
-            self._start("coordinator", "coordinator", "--name", "bench")
+            self._start("coordinator", "coordinator", "--name", "bench", *self._coordinator)
             await self._until("coordinator.elected")
             await asyncio.gather(*(self.start_node(f"bench-{number}") for number in range(self._wanted)))
         except BaseException:

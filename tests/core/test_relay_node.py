@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from coordinator.core import tune
-from node.core.beats import JITTER, wait_s
+from node.core.beats import JITTER, Beats, wait_s
 from node.core.gathering import Gathering
 from node.core.relaying import HOLD, Moment, Route, Way, Ways, ack_wait_s, in_s, still_of, why_direct
 from schemas import limits
@@ -126,6 +126,17 @@ def test_a_beat_is_short_only_where_nothing_but_readings_changed() -> None:
         assert still_of(other, before) is None
     assert still_of(beat(1), None) is None
     assert still_of(beat(2), beat(1, asleep=True)) is None
+
+
+def test_a_relayed_beat_leaves_out_readings_that_hardly_moved_until_they_add_up() -> None:
+    beats, free = Beats(), DeviceState(cpu_utilization=0.10, ram_available_mb=1000, battery_percent=80.0)
+    assert beats.delta(free, True) == free
+    assert beats.delta(replace(free, cpu_utilization=0.14, ram_available_mb=960), False, True) == DeviceState()
+    drained = replace(free, cpu_utilization=0.18, ram_available_mb=940, battery_percent=79.0)
+    assert beats.delta(drained, False, True) == drained
+    assert beats.delta(replace(drained, cpu_utilization=0.17), False, True) == DeviceState()
+    exact = DeviceState(cpu_utilization=0.17)
+    assert beats.delta(replace(drained, cpu_utilization=0.17), False) == exact, "a direct beat says it all"
 
 
 def test_a_digest_says_when_each_beat_was_heard_and_what_comes_at_another_time_does_not_wait_for_it() -> None:

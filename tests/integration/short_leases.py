@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from coordinator.__main__ import main
 from schemas import limits
 
-limits.HEARTBEAT_S = 1.0
+limits.HEARTBEAT_S = float(os.environ.get("BEAT_S", "1"))
 limits.EXCLUSIVE_LEASE_S = 5.0
 limits.EXCLUSIVE_MARGIN_S = 1.0
 

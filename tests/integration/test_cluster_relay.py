@@ -13,9 +13,10 @@ from tests.integration.test_cluster_life import fog
 from tests.until import eventually
 
 
-async def start(fleet: Stack, *nodes: str) -> None:
+async def start(fleet: Stack, *nodes: str, beat_s: float = 1.0) -> None:
     """A coordinator of quick heartbeats that relays them, and its nodes."""
-    fleet.start("c1", "tests.integration.short_leases", "--name", "c1", "--heartbeat-relay", "on")
+    argv = ("tests.integration.short_leases", "--name", "c1", "--heartbeat-relay", "on")
+    fleet.start("c1", *argv, env={"BEAT_S": str(beat_s)})
     await fleet.event("coordinator.elected", "c1")
     await asyncio.gather(*(fleet.node(name) for name in nodes))
 
@@ -37,7 +38,7 @@ async def test_a_relaying_leader_that_is_killed_is_followed_by_another_and_nobod
     target: Target, tmp_path: Path
 ) -> None:
     async with stack(target, tmp_path / "stack") as fleet:
-        await start(fleet, "n1", "n2", "n3")
+        await start(fleet, "n1", "n2", "n3", beat_s=0.5)
         row = await relayed(fleet, "n1", "n2", "n3")
         assert row.relay
         assert "3 of 3 relayed" in await asyncio.to_thread(lambda: fog(fleet, "clusters").stdout)

@@ -19,6 +19,7 @@ from tests.sim.streams import NO_EXPECTATION, Consumer, Refusal, Stored, Stream,
 
 NO_RESPONDERS = b"NATS/1.0 503\r\n\r\n"
 EVENTS = f"{ROOT}.event"
+PEERS = f"{ROOT}.peer."
 
 
 class Client(Protocol):
@@ -162,6 +163,7 @@ class Broker:
         self.api_s = 0.001  # how long JetStream's API takes at most, out of order
         self._exact: dict[str, list[Interest]] = {}
         self._stars: tuple[dict[str, list[Interest]], dict[str, list[Interest]]] = ({}, {})
+        self._inner: dict[str, list[Interest]] = {}  # by patterns with a star in the middle, as peers listen
         self._event_seq = 0
         self.deaf_until = 0.0  # acks are not heard
         self._verbs: dict[str, Callable[[Connection, list[str], str, bytes], None]] = {
@@ -186,6 +188,7 @@ class Broker:
             connection.client_breaks()
         self.connections.clear()
         self._exact.clear()
+        self._inner.clear()
         for stars in self._stars:
             stars.clear()
 
@@ -221,6 +224,8 @@ class Broker:
     # Interest.
 
     def _table(self, subject: str) -> tuple[dict[str, list[Interest]], str]:
+        if "*" in subject.rstrip(".*"):
+            return self._inner, subject
         if not subject.endswith(".*"):
             return self._exact, subject
         if subject.endswith(".*.*"):
@@ -251,9 +256,11 @@ class Broker:
         cut = subject.rfind(".")
         one = self._stars[0].get(subject[:cut])
         two = self._stars[1].get(subject[: subject.rfind(".", 0, cut)])
-        if one is None and two is None:
+        inner = self._inner if subject.startswith(PEERS) else {}
+        if one is None and two is None and not inner:
             return found or []
-        return [*(found or ()), *(one or ()), *(two or ())]
+        many = (interest for pattern, there in inner.items() if _matches(pattern, subject) for interest in there)
+        return [*(found or ()), *(one or ()), *(two or ()), *many]
 
     def route(self, subject: str, reply: str, data: bytes, headers: bytes) -> bool:
         """Deliver to whoever listens; False when nobody does."""

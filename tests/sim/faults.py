@@ -16,7 +16,7 @@ from tests.sim.invariants import FREEZE_BOUND_S, KILL_BOUND_S
 
 class Plan(Struct, frozen=True):
     """The size of a world and the mean number of each fault in its time of trouble. `slack`: see `patches`. `bursts`: so often
-    many quick tasks come at once, which stand in lines before their runners."""
+    many quick tasks come at once, which stand in lines before their runners. `relay`: heartbeats go by way of the leaders."""
 
     nodes: int = 4
     coordinators: int = 2
@@ -34,6 +34,7 @@ class Plan(Struct, frozen=True):
     quantum_s: float = 0.0
     grain_s: float = 0.0
     rates: dict[str, float] = {}
+    relay: bool = False
 
 
 KINDS = (
@@ -68,6 +69,7 @@ def plan_of(seed: int) -> Plan:
         exclusive=rng.choice((0.0, 0.1)),
         rates=rates,
         bursts=rng.choice((0, 0, 4, 12)),
+        relay=rng.random() < 0.5,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Coroutine
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -146,7 +147,7 @@ class CoordinatorProcess(Process):
     service: Service
 
     async def main(self) -> None:
-        self.service = Service(TARGET, self.name, 1)
+        self.service = Service(TARGET, self.name, 1, 0.0 if self.world.plan.relay else inf)
         await self.service.run()
 
     @property
