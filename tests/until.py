@@ -9,8 +9,11 @@ from collections.abc import Awaitable, Callable
 
 from schemas.procs import start_mark
 
+# How long is waited says nothing about us, only that the machine is shared: what holds, holds long before.
+PATIENCE_S = 60.0
 
-def until(condition: Callable[[], object], timeout_s: float = 10.0, what: str = "the condition") -> None:
+
+def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S, what: str = "the condition") -> None:
     """Return once `condition` holds; fail the test when it does not within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -24,7 +27,7 @@ def gone(pid: int) -> bool:
 
 
 async def eventually(
-    condition: Callable[[], object | Awaitable[object]], timeout_s: float = 15.0, what: str = "the condition"
+    condition: Callable[[], object | Awaitable[object]], timeout_s: float = PATIENCE_S, what: str = "the condition"
 ) -> None:
     """`until` for tests that live in the event loop; the condition may be a coroutine function."""
     deadline = time.monotonic() + timeout_s

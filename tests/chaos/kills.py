@@ -115,7 +115,7 @@ class Kills:
         process = self.fleet.processes.pop(name)
         process.send_signal(how)
         if how is signal.SIGKILL:
-            process.wait(20)
+            process.wait(60)
         else:
             self._later(self._gone(name, process))
 

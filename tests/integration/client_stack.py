@@ -23,6 +23,7 @@ class Up:
 
     def __init__(self, home: Path, process: subprocess.Popen[bytes]) -> None:
         self.home, self.process = home, process
+        self.started: list[subprocess.Popen[str]] = []
 
     @property
     def env(self) -> dict[str, str]:
@@ -40,9 +41,12 @@ class Up:
 
     def start(self, *words: object) -> subprocess.Popen[str]:
         """A command that is still running."""
-        return subprocess.Popen(
-            [*FOG, *map(str, words)], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        self.started.append(
+            subprocess.Popen(
+                [*FOG, *map(str, words)], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
         )
+        return self.started[-1]
 
     def ended(self, task: str) -> bool:
         return bool(self.json("task", task)["result"])
@@ -60,6 +64,8 @@ def up(home: Path, *options: str) -> Iterator[Up]:
     try:
         yield running
     finally:
+        for command in running.started:
+            command.kill()
         process.terminate()
         process.wait(30)
 

@@ -37,7 +37,7 @@ head_of: Decoder[TaskHead] = Decoder(TaskHead)
 output_of: Decoder[Output] = Decoder(Output)
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 10.0, what: str = "") -> Any:
+async def until(condition: Callable[[], Any], timeout_s: float = 60.0, what: str = "") -> Any:
     """Wait, on the event loop, until `condition` holds, and return what it gave."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
@@ -180,13 +180,13 @@ class Fleet:
         await self.store.put(subjects.work(node, made.id), message, msg_id=f"{made.id}.{history.placement}")
         return made
 
-    async def result(self, task: Task | str, timeout_s: float = 10.0) -> Result:
+    async def result(self, task: Task | str, timeout_s: float = 60.0) -> Result:
         """The task's recorded result."""
         name = task if isinstance(task, str) else task.id
         found: Result = await until(lambda: self.results.get(name), timeout_s, f"result of {name}; {self.log()}")
         return found
 
-    async def outcome(self, task: Task, kind: OutcomeKind | None = None, timeout_s: float = 10.0) -> Outcome:
+    async def outcome(self, task: Task, kind: OutcomeKind | None = None, timeout_s: float = 60.0) -> Outcome:
         """The outcome that carries the task on."""
 
         def find() -> Outcome | None:
@@ -200,7 +200,7 @@ class Fleet:
         """Messages in FOG_WORK: not acked yet."""
         return int((await stream_info(self.bus, streams.WORK))["state"]["messages"])
 
-    async def until_acked(self, timeout_s: float = 5.0, left: int = 0) -> None:
+    async def until_acked(self, timeout_s: float = 60.0, left: int = 0) -> None:
         """Wait until FOG_WORK is empty, but for what is `left`."""
         deadline = time.monotonic() + timeout_s
         while await self.waiting_work() > left:

@@ -91,7 +91,7 @@ class Stack:
         """Signal a process, and wait until it is gone."""
         process = self.processes.pop(name)
         process.send_signal(how)
-        process.wait(20)
+        process.wait(60)
 
     def log(self, name: str) -> str:
         """What a process has logged."""
@@ -137,7 +137,7 @@ class Stack:
         told = sorted((e for e in self.events if e["subject"] == task), key=lambda e: e["time"])
         return [e["type"].removeprefix("fog.task.") for e in told]
 
-    async def result(self, task: str, timeout_s: float = 15.0) -> Result:
+    async def result(self, task: str, timeout_s: float = 60.0) -> Result:
         """The task's recorded result."""
 
         def came() -> bool:
@@ -150,7 +150,7 @@ class Stack:
             raise AssertionError(f"{error}; its story: {self.story(task)}\n{logs}") from None
         return self.results[task]
 
-    async def all_results(self, tasks: list[str], timeout_s: float = 30.0) -> None:
+    async def all_results(self, tasks: list[str], timeout_s: float = 60.0) -> None:
         """Wait until all of these have a result."""
         await eventually(lambda: all(t in self.results for t in tasks), timeout_s, f"results of {len(tasks)} tasks")
 
@@ -204,7 +204,7 @@ class Stack:
         """How many messages a stream holds."""
         return int((await stream_info(self.bus, stream))["state"]["messages"])
 
-    async def nothing_left(self, timeout_s: float = 10.0) -> None:
+    async def nothing_left(self, timeout_s: float = 60.0) -> None:
         """Wait until no queue holds anything and nothing is charged to anybody: every account is at zero."""
         left: dict[str, object] = {}
 

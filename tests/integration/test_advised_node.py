@@ -83,7 +83,7 @@ async def power_mode(fleet: Stack, mode: PowerMode, slots: int) -> None:
         info = await fleet.node_info("phone")
         return (info.power_mode, info.row.slots) == (mode.value, slots)
 
-    await eventually(told, 5.0, f"the coordinator knows that the phone is in {mode}")
+    await eventually(told, 60.0, f"the coordinator knows that the phone is in {mode}")
 
 
 async def test_a_phone_lives_by_its_battery(fleet: Stack, phone: Phone) -> None:
@@ -127,7 +127,7 @@ async def test_a_hot_phone_is_logged_and_gets_nothing_until_it_is_cool(fleet: St
     await fleet.submit("sleep", 60)
     await fleet.event("task.started")
     phone.heat(50)
-    await eventually(lambda: heat_is(fleet, "hot"), 10.0, "the coordinator knows that it is hot")
+    await eventually(lambda: heat_is(fleet, "hot"), 60.0, "the coordinator knows that it is hot")
     assert re.search(r"warning .*thermal state hot: throttle to 50 %", fleet.log("phone")), "operators grep for it"
     task = await fleet.submit("echo", 1)
     await fleet.event("task.waiting", task)
@@ -165,7 +165,7 @@ async def test_an_operators_policy_holds_at_once_and_over_every_restart(fleet: S
     reply = await set_policy(fleet, reset=True, max_memory_mb=512)
     assert (reply.policy, reply.in_force) == ({"max_memory_mb": "512"}, False)
     fleet.start_node("phone", "--sysroot", str(phone))
-    await eventually(lambda: now_in_force(fleet), 10.0, "what was changed while it was away is brought to it")
+    await eventually(lambda: now_in_force(fleet), 60.0, "what was changed while it was away is brought to it")
     now = await advice(fleet)
     assert (now.power_mode, now.limits.cpu_percent, now.limits.memory_mb) == (PowerMode.PERFORMANCE, 50, 512)
     assert [e["data"]["policy"] for e in fleet.seen("node.policy-set")][-1] == {"max_memory_mb": "512"}
@@ -181,7 +181,7 @@ async def test_a_policy_that_its_node_cannot_keep_is_said_to_be_refused_and_brou
         await set_policy(fleet, max_cpu_percent=30)
     assert (await advice(fleet)).limits.cpu_percent == 50, "not in force, for it would not survive a restart"
     in_its_place.rmdir()
-    await eventually(lambda: now_in_force(fleet), 10.0, "it is told again")
+    await eventually(lambda: now_in_force(fleet), 60.0, "it is told again")
     assert (await advice(fleet)).limits.cpu_percent == 30
 
 

@@ -324,7 +324,7 @@ async def test_an_end_for_good_is_told_with_its_reason(bus: Bus) -> None:
     ended = asyncio.Event()
     bus.when_closed(ended.set)
     bus._client.send(b"PUB fog.x %d\r\n" % (bus.max_payload + 1) + b"x" * (bus.max_payload + 1) + b"\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await ended.wait()
     assert "payload" in bus.closed_for.lower()
     assert not bus.connected
@@ -529,7 +529,7 @@ async def test_a_reader_of_events_notices_a_delivery_that_was_lost_and_gives_eac
         await events.drain(10)
         if number < 3:
             await eventually(lambda number=number: len(came) == number + 1)  # type: ignore[misc]
-    await eventually(lambda: len(came) >= 6, 20.0, "every event, also those that were lost on their way")
+    await eventually(lambda: len(came) >= 6, 60.0, "every event, also those that were lost on their way")
     assert came == [f"t{number}" for number in range(6)]
     follower.cancel()
     await reading.close()

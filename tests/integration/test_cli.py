@@ -229,7 +229,7 @@ def test_an_interrupt_cancels_the_task_and_ends_with_130(fleet: Up) -> None:
         lambda: any(row["what"] == "sleep" for row in fleet.json("tasks", "--node", "node-2")), what="the task is there"
     )
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=20)
+    _, said = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "cancelling task" in said
     assert "Traceback" not in said
@@ -242,7 +242,7 @@ def test_sigterm_does_the_same_and_ends_with_143(fleet: Up) -> None:
         lambda: any(row["what"] == "sleep" for row in fleet.json("tasks", "--node", "node-2")), what="the task is there"
     )
     running.terminate()
-    running.communicate(timeout=20)
+    running.communicate(timeout=60)
     assert running.returncode == 143
     until(lambda: not fleet.json("tasks", "--node", "node-2"), what="the task is gone")
 
@@ -294,7 +294,7 @@ def test_followed_events_go_on_from_the_stored_ones_to_what_happens_next(fleet: 
     after = fleet.json("submit", "echo", "2")["task"]
     assert after in lines
     following.send_signal(signal.SIGINT)
-    following.communicate(timeout=10)
+    following.communicate(timeout=60)
     assert following.returncode == 130
 
 

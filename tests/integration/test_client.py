@@ -34,7 +34,7 @@ async def fleets(target: Target, folder: Path, **how: Any) -> AsyncIterator[tupl
     await bus.close()
 
 
-async def until(condition: Any, timeout_s: float = 10.0) -> None:
+async def until(condition: Any, timeout_s: float = 60.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 (what is looked at says nothing by itself)
             await asyncio.sleep(0.01)
@@ -204,7 +204,7 @@ async def test_results_missed_while_cut_off_are_read_from_the_stream(target: Tar
         fake.hold.set()
         await eventually(lambda: fleet.stored_result(handle.id))
         fleet.link_back()
-        assert await asyncio.wait_for(handle.result(), 5) == "kept"
+        assert await asyncio.wait_for(handle.result(), 60) == "kept"
 
 
 async def test_a_map_keeps_the_order_and_each_item_comes_once(target: Target, tmp_path: Path) -> None:

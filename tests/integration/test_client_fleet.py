@@ -77,10 +77,10 @@ async def test_a_cancelled_submit_ends_its_task_on_the_node(running: Up) -> None
             following = asyncio.create_task(_until_started(events, "canceller"))
             await asyncio.sleep(0)
             waiting = asyncio.create_task(fleet.submit("sleep", 60))
-            task = await asyncio.wait_for(following, 15)
+            task = await asyncio.wait_for(following, 60)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-        result = await asyncio.wait_for(fleet.handle(task).end(), 10)
+        result = await asyncio.wait_for(fleet.handle(task).end(), 60)
         assert result.state == "cancelled"
 
 

@@ -67,11 +67,11 @@ class Cut:
         return sorted(self.outbox.glob("*.letter")) if self.outbox.exists() else []
 
     async def kept(self, number: int = 1) -> None:
-        await until(lambda: len(self.letters()) == number, 20.0, f"{number} letters; {self.fleet.log()}")
+        await until(lambda: len(self.letters()) == number, 60.0, f"{number} letters; {self.fleet.log()}")
 
     async def delivered(self) -> None:
         """All of it, and nothing is left on the disk or in the node's queue."""
-        await until(lambda: not self.letters() and not list(self.outbox.glob("*.blob")), 20.0, self.fleet.log())
+        await until(lambda: not self.letters() and not list(self.outbox.glob("*.blob")), 60.0, self.fleet.log())
         await self.fleet.until_acked(20.0)
 
 
@@ -95,7 +95,7 @@ async def test_a_node_that_is_back_asks_by_one_beat_and_registers_only_where_tha
         links = fleet.log().count("the broker is back")
         cut.proxy.cut()
         cut.proxy.mend()
-        await until(lambda: fleet.log().count("the broker is back") > links, 20.0, "it is back")
+        await until(lambda: fleet.log().count("the broker is back") > links, 60.0, "it is back")
 
     before = len(fleet.beats)
     await reconnect()
@@ -104,10 +104,10 @@ async def test_a_node_that_is_back_asks_by_one_beat_and_registers_only_where_tha
     assert len(fleet.registers) == 1
     fleet.term, fleet.boot = 2, 2  # another coordinator acts by now, to whom its boot says nothing
     await reconnect()
-    await until(lambda: len(fleet.registers) == 2, 20.0, "a registration with the successor")
+    await until(lambda: len(fleet.registers) == 2, 60.0, "a registration with the successor")
     fleet.confirming = False
     await reconnect()
-    await until(lambda: len(fleet.registers) == 3, 20.0, "a registration where no answer came")
+    await until(lambda: len(fleet.registers) == 3, 60.0, "a registration where no answer came")
 
 
 async def test_a_result_of_a_node_whose_link_is_cut_is_kept_on_disk_and_delivered_when_it_is_back(cut: Cut) -> None:

@@ -115,7 +115,7 @@ async def test_a_coordinator_that_is_killed_between_letter_and_result_leaves_bot
     await made.node("n1")
     config = await no_room_for_results(made)
     task = await made.submit("die_unless", str(tmp_path / "never"), retries=0)
-    await eventually(lambda: _has_letters(made), 20, "the letter")
+    await eventually(lambda: _has_letters(made), 60.0, "the letter")
     made.kill("c1")
     assert await jetstream.get_message(made.bus, streams.RESULTS, last_by=subjects.result(ME, task)) is None
     await jetstream.call(made.bus, f"STREAM.UPDATE.{streams.RESULTS}", config)
@@ -137,7 +137,7 @@ async def test_the_letter_of_a_task_that_succeeded_after_all_is_withdrawn_by_the
     await made.node("n1")
     config = await no_room_for_results(made)
     task = await made.submit("die_unless", str(tmp_path / "never"), retries=0)
-    await eventually(lambda: _has_letters(made), 20, "the letter")
+    await eventually(lambda: _has_letters(made), 60.0, "the letter")
     made.kill("c1")
     with pytest.raises(Refused, match="not recorded yet"):
         await connected.resubmit(task)
@@ -148,7 +148,7 @@ async def test_the_letter_of_a_task_that_succeeded_after_all_is_withdrawn_by_the
     with pytest.raises(Refused, match="succeeded"):
         await connected.resubmit(task)
     await made.coordinator("c2")
-    await eventually(lambda: _has_no_letters(made), 20, "the letter is withdrawn")
+    await eventually(lambda: _has_no_letters(made), 60.0, "the letter is withdrawn")
     await made.nothing_left()
     assert not made.seen("task.dead-lettered", task)
     assert made.results[task] == first

@@ -176,11 +176,11 @@ def test_without_a_broker_with_another_key_and_with_a_broker_that_is_none_of_our
     port = any_free(LOOPBACK)
     plain = spawn([find_server(), "-a", LOOPBACK, "-p", str(port)], stderr=subprocess.DEVNULL)
     try:
-        until(lambda: _listens(port), 20.0, "the plain server listens")
+        until(lambda: _listens(port), 60.0, "the plain server listens")
         code, wrong = doctor("--nats", f"nats://{LOOPBACK}:{port}", home=tmp_path / "none")
     finally:
         plain.kill()
-        plain.wait(20)
+        plain.wait(60)
     assert (code, list(wrong)) == (1, ["broker.reach"])
     assert "JetStream" in wrong["broker.reach"]["seen"] and "-js" in wrong["broker.reach"]["advice"]
 
@@ -204,8 +204,8 @@ def test_what_a_killed_fog_up_leaves_is_seen_and_starting_it_again_mends_it(tmp_
         until((home / "instance.json").exists, 30.0, "the instance runs")
         port = int((home / "broker" / "port").read_text())
         running.process.kill()
-        running.process.wait(20)
-    until(lambda: not _listens(port), 20.0, "the broker dies with it")
+        running.process.wait(60)
+    until(lambda: not _listens(port), 60.0, "the broker dies with it")
     code, wrong = doctor(home=home)
     assert (code, list(wrong)) == (1, ["home.instance", "broker.reach"])
     assert "was killed" in wrong["home.instance"]["seen"]

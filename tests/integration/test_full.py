@@ -149,7 +149,7 @@ async def test_with_the_queue_of_work_full_tasks_wait_and_say_why(target: Target
             info = await fleet.task_info(tasks[0])
             return told in info.row.reason and info.why is not None and told in info.why.text
 
-        await eventually(said, 10.0, "the reason")
+        await eventually(said, 60.0, "the reason")
         assert "maximum bytes" in (await fleet.task_info(tasks[0])).row.reason
         assert await fleet.stored(streams.TASKS) == len(tasks), "they lie where they were"
         await limit(fleet, streams.WORK, max_bytes=-1)
@@ -165,7 +165,7 @@ async def test_full_events_stop_no_task_the_oldest_go(target: Target, tmp_path: 
         await limit(fleet, streams.EVENTS, max_bytes=20_000)
         first = await first_event(fleet)
         await fleet.all_results(await fleet.put_all([fleet.make("echo", number) for number in range(200)]))
-        await eventually(lambda: went(fleet, first), 10.0, "the oldest events gone")
+        await eventually(lambda: went(fleet, first), 60.0, "the oldest events gone")
         assert (await jetstream.stream_info(fleet.bus, streams.EVENTS))["state"]["bytes"] <= 20_000
         await fleet.nothing_left()
 

@@ -478,7 +478,7 @@ async def test_work_goes_on_while_the_broker_restarts_and_its_result_is_stored_a
         port = int(broker.url.rpartition(":")[2])
         broker.kill()
         start_broker("b", port=port)
-        await until(lambda: len(fleet.registers) == 2, 15, "registered again")
+        await until(lambda: len(fleet.registers) == 2, 60.0, "registered again")
         assert fleet.registers[0].session == fleet.registers[1].session
         assert [held.task for held in fleet.registers[1].held] in ([task.id], [])
         result = await fleet.result(task, 15)

@@ -41,7 +41,7 @@ class Heard:
     def _message(self, _runner: Runner, message: FromRunner) -> None:
         self.messages.append(message)
 
-    async def answer(self, key: int, timeout_s: float = 5.0) -> Any:
+    async def answer(self, key: int, timeout_s: float = 60.0) -> Any:
         """What the call came to."""
 
         def find() -> FromRunner | None:
@@ -341,7 +341,7 @@ async def test_a_runner_that_never_gets_ready_is_ended_and_says_so(
     monkeypatch.setattr(runner_module, "START_MAX_S", 0.5)
     heard = Heard("endless")
     try:
-        hello = await asyncio.wait_for(heard.pool.hello(), 5)
+        hello = await asyncio.wait_for(heard.pool.hello(), 60)
         assert "did not get ready within 0.5 s" in hello.error and "endless" in hello.error
     finally:
         await heard.pool.close()

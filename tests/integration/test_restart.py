@@ -34,7 +34,7 @@ def load(fleet: Stack) -> list[Task]:
     return [fleet.make("where", 0.005) for _ in range(LOAD)]
 
 
-async def all_once(fleet: Stack, tasks: list[str], timeout_s: float = 30.0) -> None:
+async def all_once(fleet: Stack, tasks: list[str], timeout_s: float = 60.0) -> None:
     """Every task has its one result, a success, and nothing is left of any."""
     await fleet.all_results(tasks, timeout_s)
     assert {fleet.results[task].state for task in tasks} == {ResultState.SUCCEEDED}
@@ -215,5 +215,5 @@ def test_fog_up_starts_again_on_the_same_home_with_the_queue_still_there(tmp_pat
         assert running.json("task", task)["state"] in ("waiting", "placing", "queued")
     with up(home, "--nodes", "1") as running:
         wait_for_nodes(running, 1)
-        until(lambda: running.ended(task), 10, "the task's result")
+        until(lambda: running.ended(task), 60.0, "the task's result")
         assert running.json("task", task)["result"]["value"] == 7

@@ -46,7 +46,7 @@ async def read_to_the_end(reading: AsyncIterator[CloudEvent]) -> tuple[list[str]
     """What it still had of what it asked for, and why it ended."""
     came = []
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async for event in reading:
                 came.append(event.subject)  # noqa: PERF401 - kept although it ends by an error
     except FellBehind as error:

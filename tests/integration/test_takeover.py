@@ -475,7 +475,7 @@ async def test_what_a_turn_decided_after_its_lease_ended_is_not_said(terms: Term
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(acting_module, "step", long_turn)
         made._hand_on(ev.CancelAsked("t1", ME, "no need"))
-        await asyncio.wait_for(made.over.wait(), 5)
+        await asyncio.wait_for(made.over.wait(), 60)
     assert await terms.result("t1") is None
 
 
@@ -530,7 +530,7 @@ async def test_a_follower_acts_as_soon_as_the_lease_is_given_up(terms: Terms) ->
         await asyncio.sleep(0.05)
         assert not following.done()
         await holder.release()
-        await asyncio.wait_for(following, 10)
+        await asyncio.wait_for(following, 60)
 
 
 async def test_ends_that_the_last_coordinator_had_no_time_to_tell_are_told(terms: Terms) -> None:
@@ -715,7 +715,7 @@ async def test_what_was_decided_before_a_fault_is_done(terms: Terms) -> None:
         patch.setattr(acting_module, "step", fails)
         made._hand_on(ev.CancelAsked("t1", ME, "no need"))
         made._hand_on(ev.LinkBack())
-        await asyncio.wait_for(made.over.wait(), 5)
+        await asyncio.wait_for(made.over.wait(), 60)
 
     async def stored() -> bool:
         return await terms.result("t1") is not None

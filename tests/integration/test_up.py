@@ -68,7 +68,7 @@ class Running:
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        return self.process.wait(15)
+        return self.process.wait(60)
 
 
 StartUp = Callable[..., Running]
@@ -170,7 +170,7 @@ def test_the_brokers_death_ends_everything_with_exit_code_1(start_up: StartUp) -
     up = start_up("--nodes", "1")
     pids = up.wait_children("coordinator", "node-1")
     os.kill(pids["broker"], signal.SIGKILL)
-    assert up.process.wait(15) == 1
+    assert up.process.wait(60) == 1
     assert "broker ended: killed by SIGKILL" in up.said
     assert all(gone(pid) for pid in pids.values())
     assert not up.home.instance.exists()
