@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from msgspec import UNSET
-from msgspec.structs import fields
 
 from schemas import limits
 from schemas.advice import PowerMode
@@ -34,7 +33,7 @@ class Beats:
         self._enforced = Enforced()
         self._said: dict[str, object] = {}
         self._looked: DeviceState | None = None
-        self._names = [field.name for field in fields(DeviceState)]
+        self._names = DeviceState.__struct_fields__
 
     def delta(self, state: DeviceState, full: bool, roughly: bool = False) -> DeviceState:
         """What to say of `state`: all of it when `full`, else only the values that differ from what was said before; `roughly`,

@@ -22,7 +22,7 @@ def sim(*arguments: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
     print(done.stdout)
