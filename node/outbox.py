@@ -133,7 +133,9 @@ class Outbox:
 
     def _message(self, item: Item, data: bytes) -> Message:
         """What the decision about its way needs to know."""
-        task, size = item.attempt.task, len(data) + sum(map(len, item.blobs.values()))
+        task, size = item.attempt.task, len(data)
+        if item.blobs:
+            size += sum(map(len, item.blobs.values()))
         if item.kind is Kind.OUTCOME:
             return Message(What.OUTCOME, size, task.priority)
         by = item.attempt.work.result_by

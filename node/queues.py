@@ -14,9 +14,13 @@ class Queues:
 
     def join(self, item: Item) -> bool:
         """Take it in; True when it is the first of its subject."""
-        queue = self._items.setdefault((item.kind, item.attempt.task.id), [])
+        key = (item.kind, item.attempt.task.id)
+        queue = self._items.get(key)
+        if queue is None:  # as a rule
+            self._items[key] = [item]
+            return True
         queue.append(item)
-        return len(queue) == 1
+        return False
 
     def is_first(self, item: Item) -> bool:
         """Whether nothing is before it."""
@@ -25,11 +29,12 @@ class Queues:
     def leave(self, item: Item) -> Item | None:
         """It is delivered, or never will be; the one that is first now, if it was not before."""
         key = (item.kind, item.attempt.task.id)
-        queue = self._items.get(key, [])
-        if item not in queue:
+        queue = self._items.get(key)
+        if queue is None or item not in queue:
+            return None
+        if len(queue) == 1:  # as a rule
+            del self._items[key]
             return None
         first = queue[0] is item
         queue.remove(item)
-        if not queue:
-            del self._items[key]
-        return queue[0] if queue and first else None
+        return queue[0] if first else None
