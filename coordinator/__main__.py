@@ -12,6 +12,7 @@ import sys
 from math import inf
 from pathlib import Path
 
+from coordinator.relay_from import relay_from
 from coordinator.service import Service
 from schemas import home, logs, loop
 from schemas.errors import FogError
@@ -42,12 +43,6 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--json-logs", action="store_true", help="one JSON object a line")
     parse.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parse
-
-
-def relay_from(text: str) -> float:
-    """The size of the fleet from which on heartbeats are relayed, by ``off``, ``on`` or a number."""
-    named = {"off": inf, "on": 0.0}
-    return named[text] if text in named else int(text)
 
 
 async def serve(args: argparse.Namespace) -> None:

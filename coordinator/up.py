@@ -18,6 +18,7 @@ from typing import TextIO
 from msgspec import structs
 
 from coordinator.broker import LOOPBACK, Broker
+from coordinator.relay_from import spelled
 from coordinator.supervisor import ChildSpec, Supervisor
 from schemas.errors import BadInput, FogError
 from schemas.home import Home, Instance, write_instance
@@ -109,7 +110,7 @@ class Up:
         write_instance(self.home, self.instance)
 
 
-def coordinator_spec(home: Home, heartbeat_relay: str = "") -> ChildSpec:
+def coordinator_spec(home: Home, heartbeat_relay: str | None = None) -> ChildSpec:
     """The coordinator, as a child."""
     relay = ["--heartbeat-relay", heartbeat_relay] if heartbeat_relay else []
     argv = [*PYTHON, "coordinator", "--home", str(home.root), *relay]
@@ -225,7 +226,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow", action="append", default=[], choices=["command", "app"], help="a kind that local nodes may run")
     add("--import", action="append", default=[], dest="imports", metavar="MODULE", help="functions for local nodes")
     add("--label", action="append", default=[], metavar="KEY=VALUE", help="a label of the local nodes")
-    add("--heartbeat-relay", default="", metavar="off|on|N", help="as for `fog coordinator` (default: off)")
+    add(
+        "--heartbeat-relay",
+        type=spelled,
+        metavar="off|on|N",
+        help="nodes beat by way of their clusters' leaders: as for `fog coordinator` (default: off)",
+    )
     add("--restart", action="store_true", help="start a child again that dies")
     add("--quiet", action="store_true", help="say only what goes wrong")
     return parser

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+from math import inf
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from coordinator.core import events as e
 from coordinator.core.clusters import machine, operating, relaying
 from coordinator.core.clusters.state import Tell
 from coordinator.core.nodeview import NodeView
+from coordinator.relay_from import relay_from
 from node.core.relaying import still_of
 from schemas.cluster import CreateCluster, Relay, RelayCluster
 from schemas.device import DeviceState
@@ -141,6 +144,13 @@ def _known(node: NodeView) -> dict[str, Any]:
 
 
 # Whose digests count.
+
+
+def test_the_option_names_the_size_of_the_fleet_and_what_it_cannot_be_is_refused() -> None:
+    assert [relay_from(text) for text in ("off", "on", "10000")] == [inf, 0.0, 10_000.0]
+    for wrong in ("yes", "-5", "1.5", "", "nan"):
+        with pytest.raises(ArgumentTypeError, match="none of off, on"):
+            relay_from(wrong)
 
 
 def grouped(relay_from: float = 0.0) -> Grouped:
