@@ -1,7 +1,8 @@
 """Many nodes in one process, each with a connection, a membership and a queue of its own: as daemons have, without runners.
 
-``python -m tests.bench.crowd URL SEED COUNT`` prints ``ready`` once all are registered, then answers every line on stdin with
-``<connected> <members again since they were last cut off>``; it ends when stdin does.
+``python -m tests.bench.crowd URL SEED FIRST COUNT`` plays those with numbers from FIRST on. It prints ``ready`` once all are
+registered, then answers every line on stdin with ``<connected> <members again since they were last cut off>``; it ends when
+stdin does.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Any
 
 import uvloop
 
+from node.adviser import Adviser
 from node.context import Context
 from node.core.desk import Desk
 from node.core.lanes import Room
 from node.identity import Identity
 from node.intake import Intake
 from node.member import Member
+from node.policy import PolicyFile
 from schemas.bus import Bus
 from schemas.device import DeviceCapabilities, DeviceState, DeviceType
 from schemas.eventlog import EventLog
@@ -65,7 +68,8 @@ class Node:
 
     def __init__(self, number: int, folder: Path) -> None:
         self.name = f"crowd-{number:05d}"
-        self._identity = Identity(folder / self.name)
+        self._folder = folder / self.name
+        self._identity = Identity(self._folder)
         self.registered = asyncio.Event()
         self._ready = False
 
@@ -81,7 +85,8 @@ class Node:
         played: Any = PlayedDevice()
         nothing: Any = None  # no work comes
         self._intake = Intake(context, desk, nothing, nothing, nothing, nothing)
-        self._member = Watched(context, desk, played, CAPABILITIES, self._identity, self._look, 3600.0, self._accepted)
+        adviser = Adviser(played, CAPABILITIES, offer, desk, PolicyFile(self._folder))
+        self._member = Watched(context, desk, played, adviser, self._identity, self._look, 3600.0, self._accepted)
         self._member.confirmed = self.registered
         await self._member.start()
         self._ready = True
@@ -92,7 +97,7 @@ class Node:
     async def _look(self) -> DeviceCapabilities:
         return CAPABILITIES
 
-    def _accepted(self, _gone: tuple[Held, ...]) -> None:
+    def _accepted(self, _gone: tuple[Held, ...], _resumed: bool) -> None:
         self.registered.set()
 
     def _on_lost(self) -> None:
@@ -106,12 +111,12 @@ class Node:
             self._member.link_back()
 
 
-async def play(url: str, seed: str, count: int) -> None:
+async def play(url: str, seed: str, first: int, count: int) -> None:
     """Have everyone join, and tell how many are there when asked."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 2 * count), hard), hard))
     with tempfile.TemporaryDirectory(prefix="fog-crowd-") as folder:
-        nodes = [Node(number, Path(folder)) for number in range(count)]
+        nodes = [Node(number, Path(folder)) for number in range(first, first + count)]
         left = iter(nodes)
 
         async def one_after_another() -> None:
@@ -128,4 +133,4 @@ async def play(url: str, seed: str, count: int) -> None:
 if __name__ == "__main__":
     die_with_parent()
     logging.disable(logging.WARNING)
-    uvloop.run(play(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    uvloop.run(play(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
