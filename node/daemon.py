@@ -175,10 +175,12 @@ class Daemon:
                 transports,
             )  # fmt: skip
             self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
-            self._intake = Intake(context, desk, executor, recorder, blobs, self._leaser.arrived)
+            self._intake = Intake(
+                context, desk, executor, recorder, blobs, self._leaser.arrived, lambda: bool(adviser.way.spares)
+            )
             self._registered = asyncio.Event()
             self._harvester = self._make_harvester(capabilities)
-            member.on_beat.append(transports.on_beat)
+            member.on_beat.extend((transports.on_beat, self._intake.on_beat))
             orders.on_assignment = self._apps.on_assignment
             await self._join_peers(bus, throttle)
             self._follow(adviser, Heed(context, desk, executor, orders, recorder, member.beat))

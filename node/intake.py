@@ -29,6 +29,8 @@ log = logging.getLogger("fog.node.intake")
 
 BATCH = 128  # messages asked for at a time
 FETCH_TRIES, FETCH_AGAIN_S = 5, 1.0  # for inputs while the broker does not answer; the wait doubles
+SAID_AGAIN_S = 0.8 * WORK_PROGRESS_S  # that work is held is said with a heartbeat, if it was not for so long;
+UNSAID_S = 2.0 * WORK_PROGRESS_S  # without one, if it was not for so long (looked at every WORK_PROGRESS_S)
 INACTIVE_S = 3600.0  # the broker forgets this node's consumer after this, not its work
 
 _work: Decoder[Work] = Decoder(Work)
@@ -37,7 +39,8 @@ _head: Decoder[TaskHead] = Decoder(TaskHead)
 
 
 class Intake:
-    """The node's end of FOG_WORK. `on_exclusive` hears when something came that needs a lease."""
+    """The node's end of FOG_WORK. `on_exclusive` hears when something came that needs a lease; while `patient()`, the radio is
+    woken as rarely as can be."""
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Intake:
         recorder: Recorder,
         blobs: Blobs,
         on_exclusive: Callable[[], None],
+        patient: Callable[[], bool] = lambda: False,
     ) -> None:
         self._context, self._desk, self._executor = context, desk, executor
         self._on_exclusive = on_exclusive
@@ -57,9 +61,18 @@ class Intake:
         name = NODE_CONSUMER + context.node
         self._consumer = name
         self._puller = Puller(
-            context.bus, WORK, name, self.on_message, batch=BATCH, on_missing=self._make_consumer, room=self._room
+            context.bus,
+            WORK,
+            name,
+            self.on_message,
+            batch=BATCH,
+            on_missing=self._make_consumer,
+            room=self._room,
+            patient=patient,
         )
         self._alive: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._said_at = self._loop.time()
 
     # The consumer.
 
@@ -96,11 +109,22 @@ class Intake:
         )
 
     async def _say_alive(self) -> None:
+        """By itself only where no heartbeat went for long."""
         while True:
             await asyncio.sleep(WORK_PROGRESS_S)
-            for attempt in self._desk.everything():
-                if attempt.reply:  # what a former boot ended has none before it comes again
-                    progress(self._context.bus, attempt.reply)
+            if self._loop.time() - self._said_at >= UNSAID_S:
+                self._progress()
+
+    def on_beat(self) -> None:
+        """A heartbeat goes out, so the radio is awake: say with it that what is held here is worked on."""
+        if self._alive is not None and self._loop.time() - self._said_at >= SAID_AGAIN_S:
+            self._progress()
+
+    def _progress(self) -> None:
+        self._said_at = self._loop.time()
+        for attempt in self._desk.everything():
+            if attempt.reply:  # what a former boot ended has none before it comes again
+                progress(self._context.bus, attempt.reply)
 
     def _room(self) -> int:
         return 0 if self._context.full or self._context.sleep else 2 * BATCH

@@ -31,7 +31,9 @@ BEATS_STRETCHED = 6.0  # how much rarer a node beats at most, in the power mode 
 BEATS_MISSED = 3  # silent beats after which a node is lost
 PROBE_S = 1.0  # how long a probe may take to answer
 WORK_ACK_WAIT_S = 60.0  # an un-acked WORK message is redelivered after this
-WORK_PROGRESS_S = 15.0  # a node says +WPI for held work this often: four times inside WORK_ACK_WAIT_S
+WORK_PROGRESS_S = (
+    15.0  # a node says +WPI for held work about this often, three times as rarely at most: inside WORK_ACK_WAIT_S
+)
 TASKS_ACK_WAIT_S = 600.0  # the coordinator's own: its death deletes the consumer, which redelivers at once
 STARTED_EVENT_S = 0.05  # an attempt's start is said by its node once it runs this long; a quicker one's with its end
 LEASE_S = 2.0  # a coordinator's lease; renewed every LEASE_S / 4

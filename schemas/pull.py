@@ -22,6 +22,7 @@ from schemas.bus import Bus, Subscription, status_of
 log = logging.getLogger("fog.pull")
 
 EXPIRES_S = 20
+PATIENT_S = 60  # where each end of a request wakes a phone's radio
 LANES = 4  # requests that may be open: the broker serves them in turns, so two would be used up at the same moment
 BATCH_BYTES = (
     2 << 20
@@ -115,7 +116,8 @@ class Puller:
     """Keeps up to ``2 × batch`` messages asked for, never more than `room()` says, in up to LANES requests of BATCH_BYTES each,
     and gives each to `on_message`.
 
-    `on_missing` is awaited when the consumer is gone, to make it anew. `on_message` must not raise or block.
+    `patient()` tells whether requests are to last longer. `on_missing` is awaited when the consumer is gone, to make it anew.
+    `on_message` must not raise or block.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Puller:
         batch: int,
         on_missing: Callable[[], Awaitable[None]],
         room: Callable[[], int] | None = None,
+        patient: Callable[[], bool] = lambda: False,
     ) -> None:
         self._bus = bus
         self._stream = stream
@@ -137,7 +140,7 @@ class Puller:
         self._batch = batch
         self._bytes = max(BATCH_BYTES, bus.max_payload + ROOM)
         self._on_missing = on_missing
-        self._room = room
+        self._room, self._patient = room, patient
         self._lanes: list[_Request | None] = [None] * LANES
         self._asked = 0
         self._count = 0
@@ -200,10 +203,11 @@ class Puller:
             if want <= 0 or (self._asked and want * 4 < self._batch):
                 return
             self._count += 1
+            expires_s = PATIENT_S if self._patient() else EXPIRES_S
             lane, key = self._lanes.index(None), f"{self._count:x}"
-            self._lanes[lane] = _Request(key, want, self._bytes, self._loop.time() + EXPIRES_S + 5)
+            self._lanes[lane] = _Request(key, want, self._bytes, self._loop.time() + expires_s + 5)
             self._asked += want
-            body = b'{"batch":%d,"max_bytes":%d,"expires":%d}' % (want, self._bytes, EXPIRES_S * 1_000_000_000)
+            body = b'{"batch":%d,"max_bytes":%d,"expires":%d}' % (want, self._bytes, expires_s * 1_000_000_000)
             self._bus.publish(self._subject, body, reply=f"{self._inbox}{lane}.{key}")
 
     def _arrived(self, lane: int, subject: str, reply: str, data: bytes, headers: bytes) -> None:

@@ -48,6 +48,7 @@ FIGURES = {
 }
 # Minutes each: only when asked for.
 LONG = {
+    "battery_wakings_ratio": "transports",
     "million_coordinator_mb": "million",
     "heavy_coordinator_mb": "million",
     "reconnect_2000_s": "reconnect",

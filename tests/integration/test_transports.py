@@ -49,6 +49,16 @@ sys.exit(main())
 """
 
 
+SAYS_WITH_EACH_BEAT = """
+import sys
+from node import intake
+intake.SAID_AGAIN_S = 0.0
+del sys.argv[1:3]  # -m node
+from node.__main__ import main
+sys.exit(main())
+"""
+
+
 class Far:
     """A fleet and a phone that reaches it through a proxy. Nothing comes by a heartbeat unless a test asks for one."""
 
@@ -171,3 +181,15 @@ async def test_a_phone_whose_outbox_is_full_says_so_refuses_more_work_with_that_
     await until(lambda: far.letters() == 1, what=f"it works again; {fleet.log()}")
     await fleet.command("report")
     await fleet.result(last)
+
+
+async def test_that_held_work_is_worked_on_is_said_with_a_heartbeat_for_which_the_radio_wakes_anyway(far: Far) -> None:
+    """So the broker does not deliver it again while its result waits; by itself that is said only where no beat goes."""
+    fleet, said = far.fleet, list[bytes]()
+    fleet.python = ("-c", SAYS_WITH_EACH_BEAT)
+    await fleet.bus.subscribe("$JS.ACK.>", lambda _s, _r, data, _h: said.append(data))
+    await far.start()
+    await far.hold(2)
+    assert not said
+    await fleet.command("report")
+    await until(lambda: said.count(b"+WPI") == 2 and len(fleet.results) == 2, what=f"{said}; {fleet.log()}")
