@@ -22,7 +22,7 @@ from schemas.bus import Bus, Subscription, status_of
 log = logging.getLogger("fog.pull")
 
 EXPIRES_S = 20
-PATIENT_S = 60  # where each end of a request wakes a phone's radio
+PATIENT_S = 120  # where each end of a request wakes a phone's radio
 LANES = 4  # requests that may be open: the broker serves them in turns, so two would be used up at the same moment
 BATCH_BYTES = (
     2 << 20
