@@ -143,7 +143,7 @@ async def battery_wakings_ratio() -> Figure:
     what = (
         f"the same daemon that sends all at once; a task of {RUNS_S:g} s every {EVERY_S:g} s, {MINUTES:g} real minutes"
     )
-    return Figure("battery_wakings_ratio", round(ratio, 3), "of direct", 0.85, what, True, _detail(bitchat, direct))
+    return Figure("battery_wakings_ratio", round(ratio, 3), "of direct", 0.95, what, True, _detail(bitchat, direct))
 
 
 def _detail(bitchat: Recorder, direct: Recorder) -> dict[str, Any]:
