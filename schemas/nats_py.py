@@ -184,11 +184,16 @@ class NatsClient(Client):
     async def round_trip(self, timeout_s: float) -> None:
         """Return when the broker has seen all that was sent. Raises Unreachable."""
         try:
-            if self._pending:  # nats-py's ping overtakes what waits for its flusher
-                await self._flush_pending(force_flush=True)
-            await self.flush(timeout=max(1, round(timeout_s)))
+            # nats-py swallows a cancellation where it waits for its flusher: whoever is cancelled here, or whose time is
+            # over, would go on as if nothing had been.
+            await asyncio.shield(self._flush_and_ping(timeout_s))
         except (NatsError, TimeoutError, OSError) as error:
             raise Unreachable(f"the broker did not answer: {error}") from None
+
+    async def _flush_and_ping(self, timeout_s: float) -> None:
+        if self._pending:  # nats-py's ping overtakes what waits for its flusher
+            await self._flush_pending(force_flush=True)
+        await self.flush(timeout=max(1, round(timeout_s)))
 
     async def shut(self) -> None:
         """Close. Never raises."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from itertools import pairwise
@@ -355,6 +356,25 @@ async def test_no_event_is_lost_or_doubled_when_the_broker_is_killed(start_broke
     assert events.lost == 0
     store.close()
     await bus.close()
+
+
+async def test_waiting_for_what_is_never_answered_ends_in_its_time_also_where_the_client_swallows_a_cancellation(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As nats-py does while it flushes. A coordinator whose lease had ended waited here for ever, and nobody acted."""
+
+    async def flush(timeout: float) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(bus._client, "flush", flush)
+    store = Store(bus, allowed=lambda: False)
+    store.post(subjects.submit(3, "u", "t1"), b"{}", "t1", lambda _answer: None)
+    for _ in range(5):
+        waiting = asyncio.ensure_future(store.drain(0.02))
+        await asyncio.wait({waiting}, timeout=5.0)
+        assert waiting.done() and not waiting.result()
+    store.close()
 
 
 async def test_a_request_to_nobody_fails_at_once_and_a_lost_answer_in_time(bus: Bus) -> None:
