@@ -210,9 +210,9 @@ BUGS: dict[str, Bug] = {
     # It takes a placement that FOG_WORK stores only after a successor has read it: about one world in twelve of these.
     "duplicate is placed": Bug(
         duplicate_is_placed, ("books", "all is done", "kept"),
-        _with(structs.replace(BUSY, slow="FOG_WORK"), coordinator_killed=30, slow_disk=10), 100, 63,
+        _with(structs.replace(BUSY, slow="FOG_WORK"), coordinator_killed=30, slow_disk=10), 100, 9,
     ),
-    "woken coordinator": Bug(woken_expires, ("fence", "kept"), _with(coordinator_stalled=8, stalled_as_it_speaks=8), 60),
+    "woken coordinator": Bug(woken_expires, ("fence", "kept"), _with(coordinator_stalled=8, stalled_as_it_speaks=8), 60, 1),
     "leader by count": Bug(
         leader_by_count, ("two leaders", "old leader", "all is done"), _with(coordinator_killed=8, node_killed=8), 10,
     ),
