@@ -111,9 +111,12 @@ class Member:
         self._wake.set()
 
     def link_back(self) -> None:
-        """The link is up again. A whole fleet's may be: one beat that is answered is enough where nothing has changed."""
+        """The link is up again. A whole fleet's may be: one beat that is answered is enough where nothing has changed.
+
+        It is measured at once: a device that takes itself for offline until its next round holds back what could go."""
         self._reconnected = True
         self.again()
+        self._measure_soon()
 
     async def keep_registered(self) -> None:
         """Register now and whenever `again` asks; returns never. Raises Refused when the fleet does not want this node."""
@@ -331,11 +334,14 @@ class Member:
         self._due = None
         self.beat(by_itself=True)
         if self._beats.seq % MEASURE_EVERY == 2:  # the first that comes by itself, and so on
-            task = self._loop.create_task(self._measure())
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._measure_soon()
+
+    def _measure_soon(self) -> None:
+        task = self._loop.create_task(self._measure())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _measure(self) -> None:
-        """The round trip to the broker, for the device's network quality."""
+        """The round trip to the broker, for the device's network quality; what follows from a new one is told at once."""
         begun = time.perf_counter()
         try:
             await self._context.bus.flush()
@@ -343,6 +349,7 @@ class Member:
             self._device.set_latency(None)
             return
         self._device.set_latency(1000 * (time.perf_counter() - begun))
+        self._adviser.look()
 
     def stop(self) -> None:
         """Beat no more."""

@@ -19,6 +19,7 @@ from node.runners import tree
 from schemas import subjects
 from schemas.codec import encode
 from schemas.creds import read_creds
+from schemas.device import DeviceState, NetworkQuality
 from schemas.limits import HEARTBEAT_S
 from schemas.membership import AllReport
 from schemas.procs import start_mark
@@ -35,6 +36,10 @@ async def fleet(target: Target, tmp_path: Path) -> AsyncIterator[Fleet]:
     fleet = await Fleet.open(target, tmp_path)
     yield fleet
     await fleet.close()
+
+
+def reached(state: DeviceState) -> bool:
+    return isinstance(state.network_quality, NetworkQuality) and state.network_quality is not NetworkQuality.OFFLINE
 
 
 def number_in(path: Path) -> int:
@@ -485,5 +490,24 @@ async def test_work_goes_on_while_the_broker_restarts_and_its_result_is_stored_a
         assert (result.attempts, result.placement) == (1, 1)
         await fleet.until_acked(15)
         assert (await fleet.result(await fleet.place(), 15)).state is ResultState.SUCCEEDED
+    finally:
+        await fleet.close()
+
+
+async def test_a_node_whose_link_is_back_does_not_take_itself_for_offline_until_its_next_round(
+    start_broker: Callable[..., Broker], tmp_path: Path
+) -> None:
+    """It would hold its results back for heartbeats, and the next of those is an hour away."""
+    broker = start_broker("b")
+    creds: Any = read_creds(tmp_path / "b" / "fog.creds")
+    fleet = await Fleet.open(Target(broker.url, seed=creds.seed), tmp_path)
+    fleet.interval_s = 3600.0
+    try:
+        await fleet.node()
+        broker.kill()
+        beats = len(fleet.beats)
+        start_broker("b", port=int(broker.url.rpartition(":")[2]))
+        await until(lambda: any(reached(beat.state) for beat in fleet.beats[beats:]), what="the link is measured")
+        assert (await fleet.result(await fleet.place())).state is ResultState.SUCCEEDED
     finally:
         await fleet.close()
