@@ -192,6 +192,7 @@ class World:
             return
         if held is not None and action.assignment.order <= held[0].order:
             raise Broken(f"{action.node} is told {action.assignment.order} after {held[0].order}")
+        self.late += life != self.life
         self.revision += 1
         revision = self.revision
         self.assigned[action.node] = (action.assignment, revision)
@@ -277,6 +278,7 @@ class World:
                 if on_its_way > strategy.max_concurrent + self.resumed:
                     raise Broken(f"{on_its_way} devices are on their way, at most {strategy.max_concurrent}")
 
+    late = 0  # writes of a coordinator that was dead already; its successor had told others
     resumed = 0  # devices that were offline when told, or stopped being healthy, may be on their way beside a batch
 
     def ended(self, rollout: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from msgspec import structs
 
@@ -256,6 +258,35 @@ def test_the_coordinator_may_die_at_every_step() -> None:
         world.run(600, lambda world=world: world.ended("r2"))
         assert world.phase("r2") is RolloutPhase.SUCCEEDED
         assert world.running() == {"v2": 12}
+
+
+def test_a_successor_begins_with_the_batch_and_never_tells_all_the_rest_at_once() -> None:
+    """It knows nobody that waits until it has seen the nodes."""
+    for moment in range(60):
+        world = with_first_version(World(7, fleet(12)))
+        world.live()
+        world.create("r2", version_of("v2"), kind="rolling", max_concurrent=3, between_s=1.0)
+        world.run(moment * 0.15 + 0.06)
+        world.take_over()
+        world.run(600, lambda world=world: world.ended("r2"))
+        batches = Counter(assignment.batch for assignment, _ in world.assigned.values() if assignment.rollout == "r2")
+        assert (world.phase("r2"), sum(batches.values())) == (RolloutPhase.SUCCEEDED, 12), moment
+        assert max(batches.values()) <= 3 + world.late, moment
+
+
+def test_a_batch_that_found_only_deferred_devices_is_told_when_one_can_take_it_after_all() -> None:
+    world = World(1, fleet(6))
+    world.create("r1", version_of("v1"), kind="rolling", max_concurrent=2, between_s=60.0)
+    world.run(20)
+    assert world.running() == {"v1": 2, "": 4}
+    for node in world.players:
+        world.give(events.NodeSeen(facts_of(node, battery=10.0)))
+    world.run(600, lambda: world.phase("r1") is RolloutPhase.GATED and world.state.rollouts["r1"].storing)
+    for node in world.players:
+        world.give(events.NodeSeen(facts_of(node)))
+    world.run(900, lambda: world.ended("r1"))
+    assert world.phase("r1") is RolloutPhase.SUCCEEDED
+    assert world.running() == {"v1": 6}
 
 
 def test_a_coordinator_that_dies_while_going_back_leaves_nobody_with_what_failed() -> None:

@@ -23,7 +23,7 @@ AT_ONCE = 1_000  # assignments that one rollout has written at a time
 
 def advance(state: Rollouts, rollout: Rollout, now: float, out: Out) -> None:
     """Take every step that is due."""
-    if not state.term or rollout.storing:
+    if not state.looked or rollout.storing:
         return
     if rollout.phase in (P.ROLLING, P.GATED, P.CATCHING_UP, P.PAUSED) and gates.too_many_failed(rollout):
         fail(rollout, _too_many(rollout), now, out)
@@ -143,7 +143,7 @@ def _gated(state: Rollouts, rollout: Rollout, now: float, out: Out) -> None:
     elif verdict is Gate.CLOSED and rollout.record.batch and not rollout.count(Stage.WAITING):
         trigger(rollout, Trigger.ALL_TOLD, "", now, out)  # the last batch found nobody left
     elif verdict is Gate.CLOSED:
-        _look_at_clock(rollout, now, out)
+        trigger(rollout, Trigger.NOT_TRIED, "", now, out)
     else:
         _switch(state, rollout, now, out)
         trigger(rollout, Trigger.OPEN if rollout.count(Stage.WAITING) else Trigger.ALL_TOLD, "", now, out)

@@ -85,7 +85,7 @@ def _adopt(rollout: Rollout, node: str, stored: Assignment, now: float) -> None:
         rollout.to_return[node] = None
 
 
-def _taken_over(state: Rollouts, event: events.TakenOver, now: float, out: Out) -> None:
+def _taken_over(state: Rollouts, event: events.TakenOver, now: float, _out: Out) -> None:
     state.term = event.term
     for rollout in sorted(state.rollouts.values(), key=lambda r: (r.record.spec.created_at, r.id)):
         state.current[rollout.app] = rollout
@@ -98,8 +98,6 @@ def _taken_over(state: Rollouts, event: events.TakenOver, now: float, out: Out) 
         if rollout.phase is RolloutPhase.GOING_BACK:
             _restore_return(state, rollout, now)
     state.outcomes.clear()
-    for rollout in state.current.values():
-        advance(state, rollout, now, out)
 
 
 def _restore(rollout: Rollout, node: str, stored: Assignment) -> Device:
@@ -255,6 +253,7 @@ def _stored(state: Rollouts, event: events.Stored, now: float, out: Out) -> None
 
 
 def _tick(state: Rollouts, _event: events.Tick, now: float, out: Out) -> None:
+    state.looked = state.term > 0
     for rollout in state.current.values():
         if _is_over(rollout) or rollout.storing:
             continue

@@ -14,6 +14,7 @@ class Trigger(Enum):
     """What moves a rollout from one phase to another."""
 
     BATCH_DONE = "batch-done"  # every device of the batch is healthy or failed
+    NOT_TRIED = "not-tried"  # nobody of the batch has tried it: there is nothing to judge yet
     OPEN = "open"  # the gate after the batch
     ALL_TOLD = "all-told"  # the gate is open, and nobody waits any more
     ALL_CAUGHT_UP = "all-caught-up"  # nobody is deferred any more, or the time to catch up is over
@@ -42,7 +43,7 @@ _AT_WORK = {
 
 TABLE: dict[P, dict[Trigger, P | None]] = {
     P.ROLLING: {**_AT_WORK, Trigger.BATCH_DONE: P.GATED},
-    P.GATED: {**_AT_WORK, Trigger.OPEN: P.ROLLING, Trigger.ALL_TOLD: P.CATCHING_UP},
+    P.GATED: {**_AT_WORK, Trigger.NOT_TRIED: P.ROLLING, Trigger.OPEN: P.ROLLING, Trigger.ALL_TOLD: P.CATCHING_UP},
     # Every gate was open: the version is stable, whoever is still away when a newer one comes.
     P.CATCHING_UP: {
         **_AT_WORK, Trigger.ALL_CAUGHT_UP: P.SUCCEEDED, Trigger.NEWER: P.SUCCEEDED, Trigger.RETRY: P.ROLLING,

@@ -145,10 +145,12 @@ class Told:
 
 
 class Rollouts:
-    """The machine's whole state. `term` is 0 until it acts."""
+    """The machine's whole state. `term` is 0 until it acts; it has `looked` once every node that is known was seen in that term
+    (at its first tick): until then nobody seems to wait, and a rollout would believe that it has told all."""
 
     def __init__(self) -> None:
         self.term = 0
+        self.looked = False
         self.nodes: dict[str, Facts] = {}
         self.versions: dict[tuple[str, str], AppVersion] = {}
         self.rollouts: dict[str, Rollout] = {}
