@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -33,6 +34,7 @@ from schemas.rollout import (
 from schemas.rollout_state import ENDED, Outcome, RolloutPhase, RolloutRecord, RolloutSpec, Stage
 
 APP = "model"
+CHATTY = 0.05  # of the devices say every half minute how they are, also when nothing is new
 
 
 class Broken(AssertionError):
@@ -78,10 +80,11 @@ class World:
         self.rng = Random(seed)
         self.now = 1_000_000.0
         self.players = {player.name: player for player in players}
-        self.some_defer = any(player.defers for player in players)
         self.flap, self.loss = flap, loss
+        self.lives = False
+        self._facts: dict[tuple[str, bool], Facts] = {}
         self._number = itertools.count()
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, Callable[..., object], tuple[object, ...]]] = []
         # what the broker keeps
         self.records: dict[str, tuple[RolloutRecord, int]] = {}
         self.assigned: dict[str, tuple[Assignment, int]] = {}
@@ -91,20 +94,19 @@ class World:
         self.asked: list[actions.Ask] = []
         self.said: list[actions.Emit] = []
         self.life = 0
-        self.max_on_its_way = 0
         self.state = Rollouts()
         self.take_over()
 
     # Time.
 
-    def after(self, seconds: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (self.now + seconds, next(self._number), what))
+    def after(self, seconds: float, what: Callable[..., object], *args: object) -> None:
+        heapq.heappush(self._queue, (self.now + seconds, next(self._number), what, args))
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         end = self.now + seconds
         while self._queue and self._queue[0][0] <= end and not until():
-            self.now, _, what = heapq.heappop(self._queue)
-            what()
+            self.now, _, what, args = heapq.heappop(self._queue)
+            what(*args)
         if not until():
             self.now = end
 
@@ -112,7 +114,7 @@ class World:
         def tick(life: int) -> None:
             if life == self.life:
                 self.give(events.Tick())
-                self.after(every_s, lambda: tick(life))
+                self.after(every_s, tick, life)
 
         tick(self.life)
 
@@ -132,18 +134,27 @@ class World:
             self.give(events.AssignmentFound(node, APP, assignment, revision))
         self.give(events.TakenOver(self.life))
         for player in self.players.values():
-            self.give(events.NodeSeen(facts_of(player.name, online=player.online)))
+            self.see(player)
             self.report(player)
         self.start_ticking()
 
     def give(self, event: events.Event) -> None:
-        for action in step(self.state, event, self.now):
+        wanted = step(self.state, event, self.now)
+        for action in wanted:
             self._do(action)
-        self.check()
+        if wanted:
+            self.check()
 
-    def _alive(self, life: int, event: events.Event) -> Callable[[], None]:
-        """What gives the event to the coordinator of that life, if it still acts then."""
-        return lambda: self.give(event) if life == self.life else None
+    def _give_to(self, life: int, event: events.Event) -> None:
+        """Give the event to the coordinator of that life, if it still acts."""
+        if life == self.life:
+            self.give(event)
+
+    def see(self, player: Player) -> None:
+        """The coordinator sees whether the device is there."""
+        key = player.name, player.online
+        facts = self._facts.get(key) or self._facts.setdefault(key, facts_of(player.name, online=player.online))
+        self.give(events.NodeSeen(facts))
 
     def create(self, name: str, version: AppVersion, kind: str = "canary", **strategy: object) -> str:
         self.versions[version.version] = version
@@ -159,15 +170,15 @@ class World:
         life, delay_s = self.life, self.rng.uniform(0.001, 0.05)
         match action:
             case actions.Store():
-                self.after(delay_s, lambda: self._store(life, action))
+                self.after(delay_s, self._store, life, action)
             case actions.Assign():
-                self.after(delay_s, lambda: self._assign(life, action))
+                self.after(delay_s, self._assign, life, action)
             case actions.StoreOutcome(rollout, outcome):
-                self.after(delay_s, lambda: self.outcomes.__setitem__((rollout, outcome.node), outcome))
+                self.after(delay_s, self.outcomes.__setitem__, (rollout, outcome.node), outcome)
             case actions.Look(node, app):
                 held = self.assigned.get(node)
                 found = events.AssignmentFound(node, app, *(held or (None, 0)))
-                self.after(delay_s, self._alive(life, found))
+                self.after(delay_s, self._give_to, life, found)
             case actions.Ask():
                 self.asked.append(action)
             case actions.Emit():
@@ -182,13 +193,13 @@ class World:
         self.revision += 1
         revision = self.revision
         self.records[name] = (action.record, revision)
-        self.after(0.001, self._alive(life, events.Stored(name, revision)))
+        self.after(0.001, self._give_to, life, events.Stored(name, revision))
 
     def _assign(self, life: int, action: actions.Assign) -> None:
         held = self.assigned.get(action.node)
         if (held[1] if held else 0) != action.revision:
             found = events.AssignmentFound(action.node, APP, *(held or (None, 0)))
-            self.after(0.001, self._alive(life, found))
+            self.after(0.001, self._give_to, life, found)
             return
         if held is not None and action.assignment.order <= held[0].order:
             raise Broken(f"{action.node} is told {action.assignment.order} after {held[0].order}")
@@ -197,9 +208,11 @@ class World:
         revision = self.revision
         self.assigned[action.node] = (action.assignment, revision)
         done = events.Assigned(action.node, APP, action.assignment.order, revision)
-        self.after(0.001, self._alive(life, done))
+        self.after(0.001, self._give_to, life, done)
         if self.rng.random() >= self.loss:
-            self.after(self.rng.uniform(0.001, 0.1), lambda: self.deliver(action.node))
+            self.after(self.rng.uniform(0.001, 0.1), self.deliver, action.node)
+        elif self.lives:  # it is told again after its next report
+            self.after(self.rng.uniform(20, 40), self.deliver, action.node)
 
     # Devices.
 
@@ -220,7 +233,7 @@ class World:
             self.become(player, a.order, Phase.HEALTHY, 0.01)
         elif self.rng.random() < player.defers:
             self.become(player, a.order, Phase.DEFERRED, 0.1)
-            self.after(player.wakes_s or self.rng.uniform(5, 60), lambda: self.install(player, a.order))
+            self.after(player.wakes_s or self.rng.uniform(5, 60), self.install, player, a.order)
         else:
             self.install(player, a.order)
 
@@ -231,15 +244,17 @@ class World:
         self.become(player, order, Phase.HEALTHY if good else Phase.FAILED, took_s)
 
     def become(self, player: Player, order: int, phase: Phase, after_s: float) -> None:
-        def now() -> None:
-            if player.order != order:
-                return
-            player.phase = phase
-            if phase is Phase.HEALTHY:
-                player.running = player.good = player.version
-            self.report(player)
+        self.after(after_s, self._became, player, order, phase)
 
-        self.after(after_s, now)
+    def _became(self, player: Player, order: int, phase: Phase) -> None:
+        if player.order != order:
+            return
+        player.phase = phase
+        if phase is Phase.HEALTHY:
+            player.running = player.good = player.version
+        self.report(player)
+        if self.lives:  # said again soon, as devices do: reports may come late, and in another order
+            self.after(self.rng.uniform(20, 40), self.report, player)
 
     def report(self, player: Player) -> None:
         if not player.online or player.phase is None:
@@ -247,39 +262,54 @@ class World:
         said = AppReport(player.name, 1, APP, player.order, player.phase, player.version, player.running, player.good)
         times = 0 if self.rng.random() < self.loss else 2 if self.rng.random() < self.loss else 1
         for _ in range(times):
-            life = self.life
-            self.after(self.rng.uniform(0, 0.5), self._alive(life, events.Reported(said)))
+            self.after(self.rng.uniform(0, 0.5), self._give_to, self.life, events.Reported(said))
+        if not times and self.lives:
+            self.after(self.rng.uniform(20, 40), self.report, player)
         if player.lies:
             lie = AppReport(player.name, 1, APP, player.order + self.rng.choice((-1, 1)), Phase.HEALTHY, "x", "x", "x")
             self.give(events.Reported(lie))
 
     def live(self) -> None:
-        """Devices report now and then, flap, and read what they missed when they are back."""
-
-        def beat(player: Player) -> None:
-            if self.rng.random() < self.flap:
-                player.online = not player.online
-                self.give(events.NodeSeen(facts_of(player.name, online=player.online)))
-            self.deliver(player.name)
-            self.report(player)
-            self.after(self.rng.uniform(20, 40), lambda: beat(player))
-
+        """Devices flap, and read what they missed when they are back. Of what nobody missed most say little again: a world of
+        10,000 would be about nothing else."""
+        self.lives = True
         for player in self.players.values():
-            self.after(self.rng.uniform(0, 30), lambda player=player: beat(player))  # type: ignore[misc]
+            often = player.lies or self.rng.random() < CHATTY
+            self.after(self.rng.uniform(0, 30), self._beat, player, 30.0 if often else 600.0)
+            self._flap_later(player)
+
+    def _beat(self, player: Player, every_s: float) -> None:
+        self.deliver(player.name)
+        self.report(player)
+        self.after(every_s * self.rng.uniform(0.7, 1.3), self._beat, player, every_s)
+
+    def _flap_later(self, player: Player) -> None:
+        """One chance in each half minute, drawn at once."""
+        if self.flap:
+            halves = math.log(1.0 - self.rng.random()) / math.log(1.0 - self.flap)
+            self.after(30.0 * halves, self._flap, player)
+
+    def _flap(self, player: Player) -> None:
+        player.online = not player.online
+        self.see(player)
+        self.deliver(player.name)
+        self.report(player)
+        self._flap_later(player)
 
     # What must always hold.
 
     def check(self) -> None:
+        """Never more than the batch: those spent of it are on their way, have ended, or put it off and go on by themselves."""
         for rollout in self.state.rollouts.values():
-            strategy = rollout.record.spec.strategy
-            if strategy.kind is StrategyKind.ROLLING and not self.some_defer:
-                on_its_way = rollout.count(Stage.TOLD) if rollout.phase is RolloutPhase.ROLLING else 0
-                self.max_on_its_way = max(self.max_on_its_way, on_its_way)
-                if on_its_way > strategy.max_concurrent + self.resumed:
-                    raise Broken(f"{on_its_way} devices are on their way, at most {strategy.max_concurrent}")
+            quota = rollout.record.quota
+            if rollout.phase is RolloutPhase.ROLLING and quota:
+                spent = rollout.of_batch(rollout.record.batch, Stage.TOLD, Stage.HEALTHY, Stage.FAILED, Stage.DEFERRED)
+                self.fullest = max(self.fullest, spent / quota)
+                if spent > quota + self.late:
+                    raise Broken(f"{rollout.id}: {spent} devices are in a batch of {quota}")
 
+    fullest = 0.0  # of a batch, which share was told at most
     late = 0  # writes of a coordinator that was dead already; its successor had told others
-    resumed = 0  # devices that were offline when told, or stopped being healthy, may be on their way beside a batch
 
     def ended(self, rollout: str) -> bool:
         return self.state.rollouts[rollout].phase in ENDED

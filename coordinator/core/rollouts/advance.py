@@ -14,7 +14,6 @@ from coordinator.core.rollouts.phases import ENDS_AS, TABLE, Trigger
 from coordinator.core.rollouts.state import Out, Rollout, Rollouts
 from schemas import limits
 from schemas.event import RolloutEvent
-from schemas.rollout import StrategyKind
 from schemas.rollout_state import RolloutPhase as P
 from schemas.rollout_state import Stage
 
@@ -159,10 +158,10 @@ def _ask(rollout: Rollout, out: Out) -> None:
 
 
 def _switch(state: Rollouts, rollout: Rollout, now: float, out: Out) -> None:
-    if rollout.record.spec.strategy.kind is not StrategyKind.BLUE_GREEN:
-        return
-    for device in list(rollout.by_stage[Stage.HEALTHY].values()):
-        devices.switch(state, rollout, device, now, out)
+    for node in list(rollout.warm):
+        device = rollout.by_stage[Stage.HEALTHY].get(node)
+        if device is not None:
+            devices.switch(state, rollout, device, now, out)
 
 
 def _catching_up(state: Rollouts, rollout: Rollout, now: float, out: Out) -> None:
@@ -199,13 +198,16 @@ def _going_back(state: Rollouts, rollout: Rollout, now: float, out: Out) -> None
         device = rollout.devices[node]
         if device.stage is not Stage.RETURNING or devices.send_back(state, rollout, device, now, out):
             del rollout.to_return[node]
-    waited_for = [
-        device for device in rollout.by_stage[Stage.RETURNING].values()
-        if (facts := state.nodes.get(device.node)) is not None and facts.online
-    ]  # fmt: skip
     deadline_s = rollout.record.spec.version.health.healthy_deadline_s + devices.SLACK_S
-    if not rollout.to_return and (not waited_for or now - rollout.record.since > deadline_s):
+    if not rollout.to_return and (now - rollout.record.since > deadline_s or not _waits_for_some(state, rollout)):
         trigger(rollout, Trigger.ALL_BACK, "", now, out)
+
+
+def _waits_for_some(state: Rollouts, rollout: Rollout) -> bool:
+    """Whether a device that is there has yet to return."""
+    return any(
+        (facts := state.nodes.get(node)) is not None and facts.online for node in rollout.by_stage[Stage.RETURNING]
+    )
 
 
 def _all_return(rollout: Rollout, now: float) -> None:

@@ -21,16 +21,16 @@ UNTOLD = (Stage.WAITING, Stage.DEFERRED, Stage.REJECTED, Stage.EXPIRED)
 ON_ITS_WAY = (Phase.DOWNLOADING, Phase.INSTALLING, Phase.STARTING, Phase.UNHEALTHY)
 
 
-def consider(rollout: Rollout, facts: Facts, now: float) -> None:
-    """Sort a device in by how it is now, unless it was told already."""
+def consider(rollout: Rollout, facts: Facts, now: float) -> bool:
+    """Sort a device in by how it is now, unless it was told already. Whether that changed anything."""
     spec = rollout.record.spec
     device = rollout.devices.get(facts.node)
     if device is not None and (device.order or device.stage not in UNTOLD):
-        return
+        return False
     if not is_target(spec.targets, facts):
         if device is not None:
             rollout.drop(device)
-        return
+        return device is not None
     fit = judge(spec.version, facts)
     stage = Stage.REJECTED if fit.rejected else Stage.DEFERRED if fit.deferred else Stage.WAITING
     reason = "; ".join(fit.rejected or fit.deferred)[: limits.REASON_MAX]
@@ -40,6 +40,9 @@ def consider(rollout: Rollout, facts: Facts, now: float) -> None:
         rollout.add(device)
     elif device.stage is not stage or device.reason != reason:
         rollout.move(device, stage, now, reason)
+    else:
+        return False
+    return True
 
 
 def tell(state: Rollouts, rollout: Rollout, device: Device, batch: int, now: float, out: Out) -> bool:
@@ -58,7 +61,10 @@ def tell(state: Rollouts, rollout: Rollout, device: Device, batch: int, now: flo
 def switch(state: Rollouts, rollout: Rollout, device: Device, now: float, out: Out) -> None:
     """The version before, kept warm until now, may end."""
     told = state.told_of(device.node, rollout.app)
-    if not told.writing and told.assignment is not None and told.assignment.told is Told.WARM:
+    if told.writing:
+        return
+    del rollout.warm[device.node]
+    if told.assignment is not None and told.assignment.told is Told.WARM:
         _assign(state, rollout, device, Told.SWITCH, rollout.record.spec.version, now, out)
 
 
@@ -83,6 +89,8 @@ def _assign(
         rollout.app, device.order, what, rollout.id, state.term, version, device.batch, now, device.before, back
     )
     told.assignment, told.writing = assignment, True
+    if what is Told.WARM:
+        rollout.warm[device.node] = None
     out.append(Assign(device.node, assignment, told.revision))
     if what is not Told.SWITCH:
         say(rollout, device, "told", "to return" if back else "", out)

@@ -16,7 +16,7 @@ from coordinator.core.rollouts.actions import Action, Look
 from coordinator.core.rollouts.advance import advance, say, trigger
 from coordinator.core.rollouts.phases import Trigger
 from coordinator.core.rollouts.state import Device, Out, Rollout, Rollouts
-from schemas.rollout import Assignment
+from schemas.rollout import Assignment, Told
 from schemas.rollout_state import ENDED, Outcome, RolloutPhase, RolloutRecord, Stage
 
 Handler = Callable[[Rollouts, Any, float, Out], None]
@@ -64,6 +64,8 @@ def _assignment_found(state: Rollouts, event: events.AssignmentFound, now: float
     stored = event.assignment
     if stored is not None and stored.rollout == rollout.id and (device is None or device.order < stored.order):
         _adopt(rollout, event.node, stored, now)  # a write of the coordinator before, that was still on its way
+        if (said := state.reports.get((event.node, event.app))) is not None:  # perhaps that is how it is known of
+            devices.heard(rollout, rollout.devices[event.node], said, now, out)
     elif device is not None and device.order != told.order:
         if device.stage is Stage.TOLD:
             device.order = 0
@@ -74,7 +76,7 @@ def _assignment_found(state: Rollouts, event: events.AssignmentFound, now: float
 
 
 def _adopt(rollout: Rollout, node: str, stored: Assignment, now: float) -> None:
-    """Believe what is stored. How the device is with it, its next report says."""
+    """Believe what is stored."""
     device = rollout.devices.get(node)
     if device is not None:
         rollout.drop(device)
@@ -103,6 +105,8 @@ def _taken_over(state: Rollouts, event: events.TakenOver, now: float, _out: Out)
 def _restore(rollout: Rollout, node: str, stored: Assignment) -> Device:
     device = Device(node, Stage.RETURNING if stored.back else Stage.TOLD, stored.at)
     device.order, device.batch, device.before = stored.order, stored.batch, stored.before
+    if stored.told is Told.WARM:
+        rollout.warm[node] = None
     return rollout.add(device)
 
 
@@ -188,8 +192,8 @@ def _promoted(state: Rollouts, event: events.Promoted, now: float, out: Out) -> 
 def _node_seen(state: Rollouts, event: events.NodeSeen, now: float, out: Out) -> None:
     state.nodes[event.facts.node] = event.facts
     for rollout in state.current.values():
-        if rollout.phase is not RolloutPhase.GOING_BACK and not _is_over(rollout):
-            devices.consider(rollout, event.facts, now)
+        open_to_it = rollout.phase is not RolloutPhase.GOING_BACK and not _is_over(rollout)
+        if open_to_it and devices.consider(rollout, event.facts, now):
             advance(state, rollout, now, out)
 
 
@@ -233,7 +237,8 @@ def _assigned(state: Rollouts, event: events.Assigned, now: float, out: Out) -> 
     if told.order == event.order:
         told.revision, told.writing = event.revision, False
     rollout = state.current.get(event.app)
-    if rollout is not None:
+    device = rollout.devices.get(event.node) if rollout is not None else None
+    if rollout is not None and (device is None or device.stage is not Stage.TOLD):  # nothing waits for one on its way
         advance(state, rollout, now, out)
 
 

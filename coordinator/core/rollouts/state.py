@@ -47,6 +47,7 @@ class Rollout:
         self.in_batch: Counter[tuple[int, Stage]] = Counter()
         self.line: list[tuple[bytes, str]] = []  # a heap of those that wait; who left that stage is passed over
         self.to_return: dict[str, None] = {}  # RETURNING, and not told yet
+        self.warm: dict[str, None] = {}  # told to keep the version before running, and not to end it yet
         self.asks: list[tuple[Trigger, str]] = []  # of operators, while a write is under way
         self.asked = False  # the cluster's decision was asked for
 
@@ -72,7 +73,10 @@ class Rollout:
 
     def count(self, *stages: Stage) -> int:
         """How many devices are in any of these."""
-        return sum([len(self.by_stage[stage]) for stage in stages])
+        found = 0
+        for stage in stages:
+            found += len(self.by_stage[stage])
+        return found
 
     def add(self, device: Device) -> Device:
         """Take a device in."""
@@ -161,7 +165,10 @@ class Rollouts:
 
     def told_of(self, node: str, app: str) -> Told:
         """What a device is told of an app, to be changed."""
-        return self.told.setdefault((node, app), Told(None, 0))
+        told = self.told.get((node, app))
+        if told is None:
+            told = self.told[node, app] = Told(None, 0)
+        return told
 
     def history(self, app: str) -> list[Rollout]:
         """Every rollout of an app, the latest first."""
