@@ -34,6 +34,7 @@ from schemas.rollout import (
 from schemas.rollout_state import ENDED, Outcome, RolloutPhase, RolloutRecord, RolloutSpec, Stage
 
 APP = "model"
+CATCH_UP_S = 2400.0  # most that flap come within it, and some expire
 CHATTY = 0.05  # of the devices say every half minute how they are, also when nothing is new
 
 
@@ -345,11 +346,13 @@ def play(seed: int, count: int, crashes: int) -> World:
     rng = Random(seed + 1)
     world = random_world(seed, count)
     world.live()
-    world.create("r1", version_of("v1"), kind="rolling", max_concurrent=count, catch_up_s=7200.0)
+    world.create("r1", version_of("v1"), kind="rolling", max_concurrent=count, catch_up_s=CATCH_UP_S)
     world.run(8000, lambda: world.ended("r1"))
     assert world.ended("r1")
     kind = rng.choice(("canary", "blue-green", "rolling"))
-    world.create("r2", version_of("v2"), kind=kind, max_concurrent=max(2, count // 8), between_s=5.0, catch_up_s=7200.0)
+    world.create(
+        "r2", version_of("v2"), kind=kind, max_concurrent=max(2, count // 8), between_s=5.0, catch_up_s=CATCH_UP_S
+    )
     world.run(1.0)
     for _ in range(crashes):
         world.run(rng.uniform(1, 400), lambda: world.ended("r2"))
