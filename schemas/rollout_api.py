@@ -22,6 +22,8 @@ from schemas.names import Id
 from schemas.rollout import AppFigures, AppVersion, Strategy, Targets
 from schemas.rollout_state import RolloutPhase, RolloutRecord, Stage
 
+SUCCESS_AIM = 0.95  # of the devices attempted
+
 PageNumber = Annotated[int, Meta(ge=0)]
 
 
@@ -137,14 +139,35 @@ class DeviceRow(Struct, frozen=True, omit_defaults=True):
     peer_bytes: int = 0
 
 
+class RolloutFigures(Struct, frozen=True, omit_defaults=True):
+    """What the devices that run the version measured, over `devices` of them: means, and the sums of what is counted.
+
+    `error_share`: of all checks, those that failed; None while none was made. Latency is that of the checks.
+    """
+
+    devices: int = 0
+    uptime_s: float = 0.0
+    restarts: int = 0
+    checks: int = 0
+    checks_failed: int = 0
+    error_share: float | None = None
+    latency_ms: float = 0.0
+    latency_max_ms: float = 0.0
+    cpu_percent: float = 0.0
+    memory_mb: float = 0.0
+
+
 class RolloutInfo(Struct, frozen=True, omit_defaults=True):
-    """A rollout with a page of its devices by id. `success_share`: of the devices attempted, how many are healthy."""
+    """A rollout with a page of its devices by id. `success_share`: of the devices attempted, how many are (or were, before it
+    went back) healthy; `enough`: whether that is at least `SUCCESS_AIM`. `figures` come with the first page."""
 
     row: RolloutRow
     record: RolloutRecord
     devices: tuple[DeviceRow, ...]
     attempted: int = 0
     success_share: float | None = None  # unknown while none was attempted
+    enough: bool | None = None
+    figures: RolloutFigures = RolloutFigures()
     more: bool = False
 
 

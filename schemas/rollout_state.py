@@ -65,7 +65,7 @@ class RolloutRecord(Struct, frozen=True, omit_defaults=True):
     `batch` counts from 0; `quota` is how many devices that batch takes (0: not decided yet). `since`: when the phase began.
     `progress_at`: when a device last became healthy, or the clock was set anew (creation, promote, resume). `paused` is the
     phase to which a resume returns, `ends_as` the one in which going back ends. `agreed`: the gate that needs an operator or
-    a cluster's decision is open.
+    a cluster's decision is open. When it began to go back, `healthy` of `attempted` devices were well.
     """
 
     spec: RolloutSpec
@@ -77,6 +77,8 @@ class RolloutRecord(Struct, frozen=True, omit_defaults=True):
     agreed: bool = False
     paused: RolloutPhase | None = None
     ends_as: RolloutPhase | None = None
+    attempted: int = 0
+    healthy: int = 0
     reason: Reason = ""
 
 

@@ -8,7 +8,7 @@ from client import show
 from client.artifacts import Progress
 from client.rollouts import Plan
 from schemas.rollout import Phase
-from schemas.rollout_api import DeviceRow, RolloutInfo, RolloutRow
+from schemas.rollout_api import SUCCESS_AIM, DeviceRow, RolloutFigures, RolloutInfo, RolloutRow
 from schemas.rollout_state import ENDED, RolloutPhase, Stage
 
 ORDER = [stage.value for stage in Stage]
@@ -63,16 +63,33 @@ def info(found: RolloutInfo) -> None:
     """A rollout with its devices."""
     row, record = found.row, found.record
     version = record.spec.version
-    share = "" if found.success_share is None else f"{found.success_share:.1%} of {found.attempted} attempted"
     show.print_fields([
         ("rollout", row.id), ("app", row.app), ("version", row.version + (" (stable)" if row.stable else "")),
         ("phase", f"{row.phase.value} for {show.ago(row.since)}"), ("waits", _waits(found)), ("reason", row.reason),
         ("strategy", row.strategy), ("batch", row.batch + 1), ("began", show.clock(row.created_at)), ("by", row.by),
         ("artifact", f"{version.artifact} ({show.size(version.artifact_bytes)})"), ("signed by", version.key),
-        ("healthy", share), ("devices", _stages(row)),
+        ("healthy", _share(found)), ("devices", _stages(row)), ("measured", _measured(found.figures)),
     ])  # fmt: skip
     print()
     devices(found.devices)
+
+
+def _share(found: RolloutInfo) -> str:
+    if found.success_share is None:
+        return ""
+    aim = f"the aim of {SUCCESS_AIM:.0%} is {'reached' if found.enough else 'missed'}"
+    return f"{found.success_share:.1%} of {found.attempted} attempted: {aim}"
+
+
+def _measured(f: RolloutFigures) -> str:
+    """The mean of the devices; "" while none measured anything."""
+    if not f.checks:
+        return ""
+    return (
+        f"on {f.devices} devices: up {show.span(f.uptime_s)}, {f.restarts} restarts, {f.error_share or 0:.1%} of {f.checks} "
+        f"checks failed, latency {show.span(f.latency_ms / 1000)} (at most {show.span(f.latency_max_ms / 1000)}), "
+        f"CPU {f.cpu_percent:.0f} %, memory {f.memory_mb:.0f} MiB"
+    )
 
 
 def devices(found: tuple[DeviceRow, ...]) -> None:

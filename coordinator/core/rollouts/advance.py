@@ -41,8 +41,11 @@ def trigger(rollout: Rollout, what: Trigger, reason: str, now: float, out: Out) 
     if to is P.ROLLING and what is Trigger.OPEN:
         record = structs.replace(record, batch=record.batch + 1, quota=0, progress_at=now)
     if to is P.GOING_BACK:
-        record = structs.replace(record, ends_as=ENDS_AS[what])
+        attempted, healthy = rollout.count(Stage.HEALTHY, Stage.FAILED), rollout.count(Stage.HEALTHY)
+        record = structs.replace(record, ends_as=ENDS_AS[what], attempted=attempted, healthy=healthy)
         _all_return(rollout, now)
+    if what is Trigger.RETRY:
+        record = structs.replace(record, attempted=0, healthy=0)
     if what in (Trigger.RESUME, Trigger.RETRY):
         record = structs.replace(record, progress_at=now)
     paused = record.phase if to is P.PAUSED else None

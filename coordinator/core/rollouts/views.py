@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from coordinator.core.rollouts import batches
 from coordinator.core.rollouts.fit import is_target, judge
 from coordinator.core.rollouts.state import Device, Rollout, Rollouts
@@ -40,9 +42,35 @@ def info(state: Rollouts, rollout: Rollout, page: int) -> api.RolloutInfo:
     names = sorted(rollout.devices)
     begin = page * PAGE
     devices = tuple(_device(state, rollout, rollout.devices[name]) for name in names[begin : begin + PAGE])
-    healthy, attempted = rollout.count(Stage.HEALTHY), rollout.count(Stage.HEALTHY, Stage.FAILED)
+    healthy, attempted = _tried(rollout)
     share = healthy / attempted if attempted else None
-    return api.RolloutInfo(row(state, rollout), rollout.record, devices, attempted, share, begin + PAGE < len(names))
+    return api.RolloutInfo(
+        row(state, rollout), rollout.record, devices, attempted, share, None if share is None else share >= api.SUCCESS_AIM,
+        api.RolloutFigures() if page else figures(state, rollout), begin + PAGE < len(names),
+    )  # fmt: skip
+
+
+def _tried(rollout: Rollout) -> tuple[int, int]:
+    """``(healthy, attempted)``, of one that went back as it was before that."""
+    if rollout.record.attempted:
+        return rollout.record.healthy, rollout.record.attempted
+    return rollout.count(Stage.HEALTHY), rollout.count(Stage.HEALTHY, Stage.FAILED)
+
+
+def figures(state: Rollouts, rollout: Rollout) -> api.RolloutFigures:
+    """What those that run its version measured."""
+    version = rollout.record.spec.version.version
+    said = [state.reports.get((node, rollout.app)) for node in rollout.devices]
+    found = [report.figures for report in said if report is not None and report.running == version]
+    if not found:
+        return api.RolloutFigures()
+    checks, failed = sum(f.checks for f in found), sum(f.checks_failed for f in found)
+    return api.RolloutFigures(
+        len(found), round(fmean(f.uptime_s for f in found), 1), sum(f.restarts for f in found), checks, failed,
+        failed / checks if checks else None, round(fmean(f.latency_ms for f in found), 2),
+        max(f.latency_ms for f in found), round(fmean(f.cpu_percent for f in found), 1),
+        round(fmean(f.memory_mb for f in found), 1),
+    )  # fmt: skip
 
 
 def _device(state: Rollouts, rollout: Rollout, device: Device) -> api.DeviceRow:
