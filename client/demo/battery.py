@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import tempfile
 import time
 from pathlib import Path
 
 from client.commands.ledger import tokens
-from client.connecting import connect
 from client.demo import chart, crunch, evening
 from client.demo.chart import Sample
-from client.demo.stack import POLL_S, START_S, Stack
+from client.demo.stack import POLL_S, START_S, Stack, running
 from client.fleet import Fleet
 from schemas.errors import FogError
 from schemas.ledger import AccountRow
@@ -55,19 +53,9 @@ async def play(picture: Path | None, seconds: float, *, keep: bool) -> int:
         OTHER: {**usual, "FOG_NODE_SLOTS": "1", "BATTERY": "none", "THERMAL": "normal"},
     }
     stack = Stack(home, devices, crunch.MODULE)
-    try:
-        print("starting a broker, a coordinator, a phone and a desktop, each a process of its own …", flush=True)
-        crunch.write_module(home / "functions")
-        stack.start()
-        await stack.instance()
-        async with connect(home=home) as fleet:
-            return await _play(fleet, stack, root, picture, seconds)
-    finally:
-        await asyncio.shield(stack.stop())
-        if keep:
-            print(f"kept: `fog up --home {home}` and `fog ledger --home {home}` go on with it")
-        else:
-            shutil.rmtree(home, ignore_errors=True)
+    print("starting a broker, a coordinator, a phone and a desktop, each a process of its own …", flush=True)
+    async with running(stack, keep="ledger" if keep else "") as fleet:
+        return await _play(fleet, stack, root, picture, seconds)
 
 
 async def _play(fleet: Fleet, stack: Stack, root: Path, picture: Path | None, seconds: float) -> int:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from pathlib import Path
-
-MODULE = "fog_demo_crunch"
+from client.demo.module import offering
 
 
 def crunch(rounds: int, salt: str) -> str:
@@ -18,10 +15,4 @@ def crunch(rounds: int, salt: str) -> str:
     return key.hex()
 
 
-def write_module(folder: Path) -> None:
-    """Write the module that the nodes import: this very function, marked as theirs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    source = (
-        f"from __future__ import annotations\n\nfrom node import function\n\n\n@function\n{inspect.getsource(crunch)}"
-    )
-    (folder / f"{MODULE}.py").write_text(source, encoding="utf-8")
+MODULE = offering("fog_demo_crunch", crunch)

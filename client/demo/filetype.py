@@ -11,10 +11,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from client.demo.module import Module
 from schemas.errors import FogError
 
 APP = "filetype"
-MODULE = "fog_demo_filetype"
 GOOD, BROKEN, BROKEN_ON_PHONES = "1.0", "2.0", "3.0"
 MODEL_FILES = ("model.onnx", "config.min.json")
 
@@ -42,7 +42,9 @@ if __name__ == "__main__":
 '''
 
 # What the nodes offer: a function that uses whichever version is on its device.
-FUNCTION = f'''import importlib.util
+MODULE = Module(
+    "fog_demo_filetype",
+    f'''import importlib.util
 
 from node import app_path, function
 
@@ -60,7 +62,8 @@ def filetype(content: bytes) -> dict:
         loaded.clear()
         loaded[folder] = ask.load()
     return {{"label": loaded[folder].identify_bytes(content).output.label, "model": folder.name.split("-")[0]}}
-'''
+''',
+)
 
 APP_TOML = """# Made by `fog demo rollout`.
 app = "{app}"
@@ -86,12 +89,6 @@ argv = [{python}, "{{dir}}/ask.py"]
 """
 CANARY = 'kind = "canary"\ncanary_share = 0.1'
 ROLLING = 'kind = "rolling"\nmax_concurrent = 3\nbetween_s = 0.5\nmin_sample = 3'
-
-
-def write_module(folder: Path) -> None:
-    """The module that the nodes import."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{MODULE}.py").write_text(FUNCTION, "utf-8")
 
 
 def write_version(folder: Path, version: str) -> Path:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-MODULE = "fog_demo_job"
+from client.demo.module import offering
 
 
 def describe(content: bytes) -> dict[str, object]:
@@ -21,13 +20,7 @@ def describe(content: bytes) -> dict[str, object]:
     }
 
 
-def write_module(folder: Path) -> None:
-    """Write the module that the nodes import: this very function, marked as theirs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    source = (
-        f"from __future__ import annotations\n\nfrom node import function\n\n\n@function\n{inspect.getsource(describe)}"
-    )
-    (folder / f"{MODULE}.py").write_text(source, encoding="utf-8")
+MODULE = offering("fog_demo_job", describe)
 
 
 def do_locally(paths: list[Path]) -> list[dict[str, object]]:

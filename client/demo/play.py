@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 import time
 from contextlib import aclosing
 from pathlib import Path
 
 from client import show
-from client.connecting import connect
 from client.demo import job
 from client.demo.account import Account, Share, differences
 from client.demo.inputs import choose
 from client.demo.screen import Screen, print_end
-from client.demo.stack import ABOUT, DEVICES, IDLE, POLL_S, START_S, Stack
+from client.demo.stack import ABOUT, DEVICES, IDLE, POLL_S, START_S, Stack, running
 from client.fleet import Fleet
 from client.mapping import Ended
 from schemas.errors import FogError
@@ -31,21 +29,10 @@ TOLD = 10  # differences that are printed
 async def play(given: Path | None, *, keep: bool) -> int:
     """Run the demo. Returns 0 when every item is there and right, else 1."""
     folder, paths = choose(given)
-    home = Path(tempfile.mkdtemp(prefix="fog-demo-"))
-    stack = Stack(home)
-    try:
-        print("starting a broker, a coordinator and four nodes, each a process of its own …", flush=True)
-        job.write_module(home / "functions")
-        stack.start()
-        await stack.instance()
-        async with connect(home=home) as fleet:
-            return await _play(fleet, stack, folder, paths)
-    finally:
-        await asyncio.shield(stack.stop())
-        if keep:
-            print(f"kept: `fog up --home {home}` and `fog events --home {home} --since 1h` go on with it")
-        else:
-            shutil.rmtree(home, ignore_errors=True)
+    stack = Stack(Path(tempfile.mkdtemp(prefix="fog-demo-")))
+    print("starting a broker, a coordinator and four nodes, each a process of its own …", flush=True)
+    async with running(stack, keep="events --since 1h" if keep else "") as fleet:
+        return await _play(fleet, stack, folder, paths)
 
 
 async def _play(fleet: Fleet, stack: Stack, folder: Path, paths: list[Path]) -> int:

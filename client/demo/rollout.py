@@ -7,7 +7,6 @@ every device holds the good one.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 import time
 from collections import Counter
@@ -16,10 +15,9 @@ from pathlib import Path
 
 from client import app_file, show
 from client.commands import rollout_show as shown
-from client.connecting import connect
 from client.demo import filetype
 from client.demo.inputs import choose
-from client.demo.stack import POLL_S, START_S, Stack
+from client.demo.stack import POLL_S, START_S, Stack, running
 from client.fleet import Fleet
 from schemas.errors import FogError
 from schemas.membership import NodeState
@@ -49,20 +47,10 @@ async def play(given: Path | None, *, nodes: int, keep: bool) -> int:
     home = Path(tempfile.mkdtemp(prefix="fog-demo-"))
     devices = {f"{KINDS[n % len(KINDS)].replace('_', '-')}-{n}": _played(KINDS[n % len(KINDS)]) for n in range(nodes)}
     stack = Stack(home, devices, filetype.MODULE, ("--allow", "app"))
-    try:
-        print(f"starting a broker, a coordinator and {nodes} nodes that play devices …", flush=True)
-        filetype.write_module(home / "functions")
-        stack.start()
-        await stack.instance()
-        async with connect(home=home) as fleet:
-            await _all_online(fleet, nodes)
-            problems = await _story(fleet, home / "apps", paths if given else paths[:FILES])
-    finally:
-        await asyncio.shield(stack.stop())
-        if keep:
-            print(f"kept: `fog up --home {home}` and `fog rollout history --home {home}` go on with it")
-        else:
-            shutil.rmtree(home, ignore_errors=True)
+    print(f"starting a broker, a coordinator and {nodes} nodes that play devices …", flush=True)
+    async with running(stack, keep="rollout history" if keep else "") as fleet:
+        await _all_online(fleet, nodes)
+        problems = await _story(fleet, home / "apps", paths if given else paths[:FILES])
     for problem in problems:
         print(f"WRONG: {problem}")
     return 1 if problems else 0

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from client.connecting import connect
 from client.demo.job import MODULE
+from client.demo.module import Module
+from client.fleet import Fleet
 from schemas.errors import FogError
 from schemas.home import Home, Instance, read_instance
 from schemas.procs import how_it_ended, kill_group, reaped, spawn
@@ -39,14 +44,14 @@ ABOUT = {
 class Stack:
     """`fog up` as a child of this process, in `home`. `start()` first, `stop()` always.
 
-    `devices`: each node with the environment that plays it; `module` is what they import from the home's ``functions``.
+    `devices`: each node with the environment that plays it; `module` is what they import, from the home's ``functions``.
     """
 
     def __init__(
         self,
         home: Path,
         devices: Mapping[str, Mapping[str, str]] = DEVICES,
-        module: str = MODULE,
+        module: Module = MODULE,
         options: Sequence[str] = (),
     ) -> None:
         self.home, self.devices = home, devices
@@ -55,8 +60,9 @@ class Stack:
 
     def start(self) -> None:
         """Start it; returns at once."""
+        self._module.write(self.home / "functions")
         argv = [sys.executable, "-P", "-m", "coordinator.up", "--home", str(self.home), "--port", "-1", "--quiet"]
-        argv += ["--import", self._module, *self._options]
+        argv += ["--import", self._module.name, *self._options]
         for name, env in self.devices.items():
             settings = {"FOG_NODE_SLOTS": "1", "FOG_NODE_CORES": env.get("FOG_NODE_SLOTS", "1"), **env}
             argv += ["--node", ",".join([name, *(f"{key}={value}" for key, value in settings.items())])]
@@ -106,3 +112,21 @@ class Stack:
             kill_group(process.pid)
             process.wait()
         reaped(process.pid)
+
+
+@asynccontextmanager
+async def running(stack: Stack, *, keep: str) -> AsyncIterator[Fleet]:
+    """The fleet, started and connected to; ended in order at the end. Its home is removed, unless `keep` names the command
+    (after ``fog``) that looks at it then."""
+    home = stack.home
+    try:
+        stack.start()
+        await stack.instance()
+        async with connect(home=home) as fleet:
+            yield fleet
+    finally:
+        await asyncio.shield(stack.stop())
+        if keep:
+            print(f"kept: `fog up --home {home}` and `fog {keep} --home {home}` go on with it")
+        else:
+            shutil.rmtree(home, ignore_errors=True)
