@@ -63,11 +63,11 @@ clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What a demo needs beside requirements.lock: $(1) is the extra's name, $(2) what it holds.
-comma := ,
+# What a demo needs beside requirements.lock: $(1) is the extra's name.
+EXTRA = import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]])
 define lock_extra
 	echo '# Made by `make lock`: the extra `$(1)`, beside requirements.lock. Do not edit.' > requirements.new
-	echo '$(2)' | $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/python -c '$(EXTRA)' $(1) | $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --constraint requirements.lock - >> requirements.new
 	mv requirements.new requirements-$(1).lock
 endef
@@ -79,5 +79,5 @@ lock: $(READY)
 	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --upgrade \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml >> requirements.new
 	mv requirements.new requirements.lock
-	$(call lock_extra,demo,magika>=1.0$(comma)<2)
-	$(call lock_extra,chart,matplotlib>=3.8)
+	$(call lock_extra,demo)
+	$(call lock_extra,chart)
