@@ -84,8 +84,8 @@ class ChunksHeld(Struct, frozen=True, omit_defaults=True):
     of their first mention, the lowest bit of the first byte first; None: all of them.
     """
 
-    at: str = ""
-    key: str = ""
+    at: Annotated[str, Meta(max_length=64)] = ""
+    key: Annotated[str, Meta(max_length=64)] = ""
     why_not: str = ""
     takes: bool = False
     have: Annotated[bytes, Meta(max_length=4096)] | None = b""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 
 from schemas.errors import BadInput
 
@@ -58,8 +59,14 @@ def read_size(line: bytes, size: int) -> int | None:
 
 
 def read_address(at: str) -> tuple[str, int]:
-    """``host:port``, an IPv6 host in brackets. Raises BadInput."""
-    host, colon, port = at.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise BadInput("at", f"{at!r:.80} is no address of the form HOST:PORT")
-    return host.strip("[]"), int(port)
+    """``host:port``, an IPv6 host in brackets; no name, which would be looked up on a stranger's word. Raises BadInput."""
+    host, _, port = at.rpartition(":")
+    host = host.strip("[]")
+    try:
+        ipaddress.ip_address(host)
+        number = int(port)
+    except ValueError:
+        number = 0
+    if "%" in host or not 0 < number < 65_536:
+        raise BadInput("at", f"{at!r:.80} is no address of the form IP:PORT")
+    return host, number

@@ -86,6 +86,9 @@ class Fetcher:
         tell(progress)
 
         def came(chunk: Chunk, from_peer: bool = True) -> None:
+            if chunk.digest in here:
+                return  # a peer that was given up sent it all the same
+            here.add(chunk.digest)
             progress.got += chunk.size
             progress.from_peers += chunk.size * from_peer
             self._shelf.add(artifact, chunk.digest)
@@ -146,6 +149,10 @@ class Fetcher:
     def _install(self, version: AppVersion, manifest: Manifest) -> None:
         wanted = {chunk.digest for file in manifest.files for chunk in file.chunks}
         sources = self._disk.sources(version.app, wanted)
+        if (
+            gone := wanted - sources.keys()
+        ):  # another app's install, which had it in common, took it away: it comes again
+            raise BadInput(min(gone), "it is not here any more")
         self._disk.install(version, manifest, lambda chunk: checked(chunk.digest, sources[chunk.digest]()))
         self._shelf.look()
 

@@ -27,9 +27,11 @@ class Link:
             reader, writer = await asyncio.open_connection(host, port, limit=LINE_MAX)
             try:
                 nonce = read_greeting(await reader.readline())
-            except (BadInput, ValueError) as error:
+            except BaseException as error:  # also when it says nothing in that time
                 writer.close()
-                raise OSError(f"{peer.at} serves no chunks: {error}") from None
+                if isinstance(error, BadInput | ValueError):
+                    raise OSError(f"{peer.at} serves no chunks: {error}") from None
+                raise
         writer.write(f"{cluster} {me} {proof(peer.key, nonce)}\n".encode())
         return cls(reader, writer)
 

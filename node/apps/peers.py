@@ -111,8 +111,7 @@ class _Download:
         self._small = sum(chunk.size for chunk in wanted.missing) < SMALL
         self._swarm = Swarm(peers.context.node, list(self._chunks), ticks(), serves=peers.may_serve(), out=peers.out)
         self._links = Links(peers.context.node)
-        self._near: dict[str, str] = {}
-        self._at: dict[str, ChunksHeld] = {}
+        self._at: dict[str, tuple[str, ChunksHeld]] = {}  # of all that were heard: the cluster, and what was said last
         self._do: dict[type, Callable[[Any], Awaitable[None]]] = {
             Ask: self._ask,
             Get: self._get,
@@ -144,9 +143,8 @@ class _Download:
         if not self._small:
             await self._peers.known()
             near = self._peers.near(self._wanted.artifact)
-        for gone in self._near.keys() - near.keys():
+        for gone in self._at.keys() - near.keys():
             self._swarm.silent(gone)
-        self._near = near
         await asyncio.gather(*(self._ask_one(node, cluster) for node, cluster in near.items()))
         self._swarm.asked(ticks())
 
@@ -159,7 +157,7 @@ class _Download:
         except FogError:
             self._swarm.silent(node)
             return
-        self._at[node] = held
+        self._at[node] = cluster, held
         self._swarm.heard(node, held.takes, held_by(held.have, wanted.order), ticks())
 
     async def _from_store(self, action: FromStore) -> None:
@@ -170,26 +168,34 @@ class _Download:
     async def _get(self, action: Get) -> None:
         chunk, node = self._chunks[action.digest], action.node
         try:
-            async with asyncio.timeout(GET_S):
-                data = await self._links.get(self._near[node], node, self._at[node], chunk)
-            if data is not None:
-                await asyncio.to_thread(self._wanted.keep, chunk, data)
+            data = await self._served(chunk, node)
+            if data is None:
+                return
+            await asyncio.to_thread(self._wanted.keep, chunk, data)  # the disk's errors are not the peer's
         except BadInput:
             self._links.drop(node)
             self._drop(action)
+            return
+        await self._peers.paced(chunk.size)
+        self._wanted.came(chunk)
+        self._swarm.came(action.digest, node, ticks())
+
+    async def _served(self, chunk: Chunk, node: str) -> bytes | None:
+        """What a peer serves under the name of a chunk; None when it serves nothing, which the swarm was told."""
+        cluster, held = self._at[node]
+        try:
+            async with asyncio.timeout(GET_S):
+                data = await self._links.get(cluster, node, held, chunk)
         except (OSError, EOFError) as error:
             told = fields(peer=node, error=str(error) or type(error).__name__)
             log.info("a peer cannot be reached", extra=told)
-            self._swarm.broken(action.digest, node, ticks())
-        else:
-            if data is None:
-                self._swarm.lacks(action.digest, node, ticks())
-                return
-            await self._peers.paced(chunk.size)
-            self._wanted.came(chunk)
-            self._swarm.came(action.digest, node, ticks())
+            self._swarm.broken(chunk.digest, node, ticks())
+            return None
+        if data is None:
+            self._swarm.lacks(chunk.digest, node, ticks())
+        return data
 
     def _drop(self, action: Get) -> None:
         for told in self._swarm.rubbish(action.digest, action.node, ticks()):
             assert isinstance(told, Drop)
-            self._peers.drop(self._near.get(told.node, ""), told.node, self._wanted.artifact, told.digest)
+            self._peers.drop(self._at[told.node][0], told.node, self._wanted.artifact, told.digest)

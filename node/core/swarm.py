@@ -83,6 +83,8 @@ class Swarm:
 
     def __init__(self, me: str, chunks: Sequence[str], now: float, *, serves: bool, out: dict[str, float]) -> None:
         self.me, self.serves, self.out = me, serves, out
+        for node in [node for node, until in out.items() if now >= until]:
+            del out[node]
         self.missing = dict.fromkeys(chunks)
         self._members: dict[str, Member] = {}
         self._under_way: dict[str, str] = {}  # chunk → source

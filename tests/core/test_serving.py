@@ -79,8 +79,12 @@ def test_a_size_is_that_of_the_chunk_or_none() -> None:
             read_size(line, 7)
 
 
-@pytest.mark.parametrize("at", ["", "host", ":1", "host:", "host:0", "host:65536", "host:x"])
-def test_an_address_has_a_host_and_a_port(at: str) -> None:
+@pytest.mark.parametrize(
+    "at",
+    ["", "127.0.0.1", ":1", "::1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:x",
+     "a.name:80", "[fe80::1%\0]:80", f"{'x' * 64}:80", "127.0.0.1:" + "1" * 5000],
+)  # fmt: skip
+def test_an_address_has_a_host_that_is_not_to_be_looked_up_and_a_port(at: str) -> None:
     with pytest.raises(BadInput):
         read_address(at)
 

@@ -128,6 +128,12 @@ def test_one_that_serves_something_else_is_told_of_and_left_out_also_for_the_nex
     assert set(gets(later.next(BANNED_S, 4))) == {"b", "c"}
 
 
+def test_who_was_left_out_long_ago_is_not_kept_in_mind() -> None:
+    out = {"b": 1.0, "c": 2.0}
+    Swarm("me", CHUNKS, 1.0, serves=True, out=out)
+    assert out == {"c": 2.0}
+
+
 def test_a_peer_that_has_not_what_it_said_is_left_out_and_one_that_only_lets_wait_is_not() -> None:
     one = begun(swarm("a"), ("b", True, NOTHING), ("c", True, frozenset(CHUNKS[:3])))
     out = gets(one.next(0.0, 1))

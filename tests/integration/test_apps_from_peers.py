@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from node.apps import links as links_module
+from node.apps import share as share_module
 from node.apps.fetch import Progress
 from node.apps.links import Link, Links
+from node.apps.peers import Wanted
 from node.apps.shelf import Shelf
+from node.core import swarm
 from schemas import subjects
 from schemas.artifact import Chunk, digest_of
 from schemas.codec import Decoder, encode
@@ -193,6 +197,100 @@ async def test_whatever_a_peer_answers_ends_as_an_error_that_is_expected(answer:
         with pytest.raises(error):
             await links.get("c1", "n1", ChunksHeld(f"127.0.0.1:{port}", "0" * 64), Chunk(digest_of(b"abcd"), 4))
         links.close()
+
+
+async def test_a_peer_that_says_nothing_is_not_kept_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links_module, "CONNECT_S", 0.05)
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(OSError) as kept:  # as long as that is, nothing of the attempt is collected
+            await Link.open("n2", "c1", ChunksHeld(f"127.0.0.1:{port}", "0" * 64))
+        async with asyncio.timeout(5.0):
+            await gone.wait()
+        assert isinstance(kept.value, TimeoutError)
+
+
+async def test_answers_that_nobody_reads_do_not_pile_up(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share_module, "SEND_S", 0.05)
+    async with sharers(target, tmp_path, NAMES[:1]) as (one,):
+        accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+        server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), "127.0.0.1", 0)
+        async with server:
+            _, asking = await asyncio.open_connection(*server.sockets[0].getsockname())
+            answering = await accepted.get()
+            asking.transport.pause_reading()  # type: ignore[attr-defined]
+            answering.write(bytes(1 << 25))  # more than the system takes
+            with pytest.raises(TimeoutError):
+                await one.share._answer("sha256-nothing", answering)
+            answering.transport.abort()
+            asking.close()
+
+
+async def test_a_member_that_leaves_while_it_is_asked_ends_no_download(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "ASK_S", (0.0, 0.0))  # asked again in the very moment in which the first chunks are
+    async with stack(target, tmp_path) as fleet:
+        version = await ready(fleet)
+        async with sharers(target, tmp_path, NAMES[:2]) as (one, other):
+            other.why_not = "it is not there yet"
+            await one.fetch(version)
+            other.why_not = ""
+            rounds = iter([{"n1": "c1"}])
+            monkeypatch.setattr(other.peers, "near", lambda artifact: next(rounds, {}))
+            await other.fetch(version)
+            assert other.installed(version, "model.bin") == DATA
+
+
+async def test_a_disk_that_is_full_is_not_laid_at_a_peer_s_door(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(digest: str, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with stack(target, tmp_path) as fleet:
+        version = await ready(fleet)
+        async with sharers(target, tmp_path, NAMES[:2]) as (one, other):
+            other.why_not = "it is not there yet"
+            await one.fetch(version)
+            other.why_not = ""
+            monkeypatch.setattr(other.disk, "put_chunk", full)
+            with pytest.raises(OSError, match="No space"):
+                await other.fetch(version)
+            assert not other.peers.out
+
+
+async def test_a_chunk_that_comes_twice_counts_once_and_one_that_another_install_took_away_is_fetched_again(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack(target, tmp_path) as fleet:
+        version = await ready(fleet)
+        async with sharers(target, tmp_path, NAMES[:1]) as (one,):
+            get = one.peers.get
+
+            async def get_and_lose(wanted: Wanted) -> None:
+                await get(wanted)
+                wanted.came(wanted.missing[0])
+                one.disk.chunk(wanted.missing[0].digest).unlink()
+
+            with monkeypatch.context() as patched:
+                patched.setattr(one.peers, "get", get_and_lose)
+                with pytest.raises(BadInput, match="not here any more"):  # which is tried again
+                    await one.fetch(version)
+            assert one.progress.got == len(DATA) and not one.progress.from_peers
+            await one.fetch(version)
+            assert one.progress.reused == len(DATA) - CHUNK_BYTES
+            assert one.installed(version, "model.bin") == DATA
 
 
 async def test_a_share_holds_to_its_limits_whoever_connects(target: Target, tmp_path: Path) -> None:
