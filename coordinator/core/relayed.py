@@ -77,4 +77,6 @@ def as_beat(node: NodeView, still: Still) -> Heartbeat:
         bad_messages=node.bad_messages,
         outbox=node.outbox,
         outbox_since=node.outbox_since,
+        outbox_held=node.outbox_held,
+        closed_for=node.closed_for,
     )

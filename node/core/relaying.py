@@ -19,7 +19,8 @@ from schemas.relay import Still
 HOLD = 0.12  # of an interval: a leader keeps a beat for its next digest for this long at most
 LEAD = (0.02, 0.08)  # of an interval: a member beats so much before its leader's next digest
 SHUN_MAX = 32  # intervals for which a leader that keeps failing is passed by
-SAME = ("draining", "power_mode", "battery_min", "harvest_state", "bad_messages", "outbox", "outbox_since")
+UNSAID = ("full", "asleep", "leaving", "held", "offer", "limits", "enforced")  # by a beat that is said in short
+SAME = tuple({*Heartbeat.__struct_fields__} - {*Still.__struct_fields__, *UNSAID})  # and what it leaves as it was
 
 
 class Way(Enum):
@@ -113,11 +114,9 @@ def in_s(next_s: float, interval_s: float, left_s: float, chance: float) -> floa
 
 def still_of(beat: Heartbeat, before: Heartbeat | None) -> Still | None:
     """The beat in short, if it says no more than that all is as in the one `before` it, but for the readings."""
-    if before is None or beat.boot != before.boot or beat.seq != before.seq + 1:
+    if before is None or beat.boot != before.boot or beat.seq != before.seq + 1 or before.asleep or before.leaving:
         return None
-    if beat.full or beat.held or beat.asleep or beat.leaving or before.asleep or before.leaving:
-        return None
-    if beat.offer is not None or beat.limits is not None or beat.enforced is not None:
+    if any(getattr(beat, name) for name in UNSAID):
         return None
     if any(getattr(beat, name) != getattr(before, name) for name in SAME):
         return None

@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coordinator.core import events as e
@@ -112,6 +112,8 @@ said = st.fixed_dictionaries(
     optional={
         "draining": st.booleans(),
         "outbox": st.integers(0, 2),
+        "outbox_held": st.integers(0, 2),
+        "closed_for": st.sampled_from(["", "its outbox is full"]),
         "bad_messages": st.integers(0, 2),
         "power_mode": st.sampled_from(["performance", "critical"]),
         "battery_min": st.sampled_from([0.0, 40.0]),
@@ -123,6 +125,9 @@ said = st.fixed_dictionaries(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(said, max_size=8))
+@example([{"draining": True, "outbox_held": 1, "closed_for": "its outbox is full"}] * 2)
+@example([{}, {"outbox_held": 1}])
+@example([{"draining": True}, {"draining": True, "closed_for": "its outbox is full"}])
 def test_what_the_coordinator_knows_of_a_node_is_the_same_whichever_way_it_beats(beats: list[dict[str, Any]]) -> None:
     ways = settled("n1"), settled("n1")
     before = None
