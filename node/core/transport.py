@@ -11,7 +11,7 @@ What may be held is what this device keeps on its disk: results and ledger claim
 | bitchat_only | bitchat | bitchat | it makes the batch due |
 
 A batch goes with the next heartbeat, for which the radio wakes anyway, and after `hold_s` at the latest: 0 where the link and
-the battery allow it now, `GATHER_S` on a battery that has enough for now, else `HOLD_S`.
+the battery allow it now, `GATHER_S` where the preference is balanced (a battery that has enough for now), else `HOLD_S`.
 
 An outcome lets others run what failed or was handed back here: nothing holds it, nor a result that must not wait (`_urgent`).
 """
@@ -23,10 +23,9 @@ from math import inf
 
 from msgspec import Struct
 
-from node.core.advice.link import SLOW_MS
+from node.core.advice.link import why_spare
 from node.core.advice.power_mode import CONSERVATIVE_BATTERY
 from schemas.advice import PolicyPriority, Profile, QosPolicy, TransportPreference
-from schemas.device import NetworkQuality, NetworkType
 from schemas.transport import Routing, Transport, What
 
 T, B, C = TransportPreference, Transport.BETANET, Transport.BITCHAT
@@ -73,12 +72,11 @@ class Message(Struct, frozen=True):
 
 
 class Way(Struct, frozen=True):
-    """How it can go now. `spares`: why the link or the battery wants batches, "" where they allow everything; `low`: it is only
-    a battery that has enough for now. `room`: the outbox takes more. `parting`: why nothing may stay here, "" where it may."""
+    """How it can go now. `spares`: why the link or the battery wants batches, "" where they allow everything. `room`: the
+    outbox takes more. `parting`: why nothing may stay here, "" where it may."""
 
     preference: TransportPreference
     spares: str = ""
-    low: bool = False
     connected: bool = True
     room: bool = True
     parting: str = ""
@@ -87,13 +85,7 @@ class Way(Struct, frozen=True):
 def way_of(preference: TransportPreference, profile: Profile, policy: QosPolicy) -> Way:
     """What a device in this state has to spare. What is unknown of a battery counts as low. A device that is only too hot has
     nothing to spare, however it is told to prefer bitchat: its batches go at once."""
-    link = {
-        "the network is cellular": profile.network_type is NetworkType.CELLULAR,
-        "the network is metered": profile.metered is True,
-        f"a round trip takes over {SLOW_MS:g} ms": profile.latency_ms is not None and profile.latency_ms > SLOW_MS,
-        "the link is poor": profile.network_quality in (NetworkQuality.POOR, NetworkQuality.OFFLINE),
-    }
-    why = [words for words, holds in link.items() if holds]
+    why = why_spare(profile, profile.latency_ms)
     if profile.has_battery is not False and profile.is_charging is not True:
         level, low = profile.battery_percent, max(CONSERVATIVE_BATTERY, policy.battery_save_threshold or 0.0)
         if level is None:
@@ -102,7 +94,7 @@ def way_of(preference: TransportPreference, profile: Profile, policy: QosPolicy)
             why.append(f"battery {level:g} % is at most {low:g} % and not charging")
     if preference in WAITS and (policy.transport in WAITS or policy.priority is PolicyPriority.BATTERY_SAVE):
         why.append("the operator's policy")
-    return Way(preference, "; ".join(why), low=preference is T.BALANCED)
+    return Way(preference, "; ".join(why))
 
 
 def decide(message: Message, way: Way) -> Routing:
@@ -120,7 +112,7 @@ def decide(message: Message, way: Way) -> Routing:
         return Routing(fallback or C, f"{because}; now: {why}", C if fallback else None)
     if not way.spares:
         return at_once
-    hold_s = GATHER_S if way.low else HOLD_S
+    hold_s = GATHER_S if way.preference is T.BALANCED else HOLD_S
     return Routing(C, f"{because}; with the next heartbeat, in {hold_s:g} s at most: {way.spares}", fallback, hold_s)
 
 

@@ -8,6 +8,7 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from node.core.advice import advise
 from node.core.transport import HOLD_S, LARGE_BYTES, NEVER_HELD, TABLE, URGENT_PRIORITY, Message, Way, decide, way_of
@@ -142,7 +143,6 @@ WAYS = st.builds(
     st.just("") | st.just(LOW),
     st.booleans(),
     st.booleans(),
-    st.booleans(),
     st.just("") | st.just("x"),
 )
 
@@ -165,9 +165,7 @@ def test_a_decision_is_whole_and_what_is_held_goes_by_bitchat_with_time_to_spare
 @given(MESSAGES, WAYS)
 def test_a_preference_further_from_direct_never_makes_a_message_more_direct(message: Message, way: Way) -> None:
     """Where nothing forces it: `_urgent` sends bitchat_preferred's by its fallback, and bitchat_only has none."""
-    found = [
-        decide(message, Way(one, way.spares, one is T.BALANCED, way.connected, way.room, way.parting)) for one in ORDER
-    ]
+    found = [decide(message, replace(way, preference=one)) for one in ORDER]
     holds = [routing.hold_s for routing in found]
     assert holds == sorted(holds)
     if not any("; now: " in routing.reason for routing in found):

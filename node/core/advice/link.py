@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from node.core.advice.power_mode import CRITICAL_BATTERY
 from node.core.advice.readings import Seen
-from schemas.advice import NetworkUse, PolicyPriority, PowerMode, QosPolicy, TransportPreference
+from schemas.advice import NetworkUse, PolicyPriority, PowerMode, Profile, QosPolicy, TransportPreference
 from schemas.device import NetworkQuality, NetworkType
 
 LOW_LATENCY_MS = 200.0  # above it, low_latency turns itself on
@@ -53,6 +53,16 @@ def low_latency(seen: Seen, policy: QosPolicy) -> list[str]:
     return []
 
 
+def why_spare(profile: Profile, latency_ms: float | None) -> list[str]:
+    """Why few messages are to go over this link; empty where it takes any. `latency_ms`: the round trip that counts."""
+    return _those({
+        "the network is cellular": profile.network_type is NetworkType.CELLULAR,
+        "the network is metered": profile.metered is True,
+        f"a round trip of {latency_ms or 0:.0f} ms is over {SLOW_MS:g} ms": latency_ms is not None and latency_ms > SLOW_MS,
+        "the link is poor": profile.network_quality in (Q.POOR, Q.OFFLINE),
+    })  # fmt: skip
+
+
 def transport(seen: Seen, mode: PowerMode, policy: QosPolicy) -> tuple[TransportPreference, list[str]]:
     """The preference and why."""
     profile, wish = seen.profile, policy.transport
@@ -69,19 +79,16 @@ def transport(seen: Seen, mode: PowerMode, policy: QosPolicy) -> tuple[Transport
             seen.battery is not None and seen.battery <= seen.low and not seen.charging
         ),
     }
-    first = {
-        "the network is cellular": profile.network_type is NetworkType.CELLULAR,
-        "the network is metered": profile.metered is True,
-        f"a round trip of {seen.latency_ms or 0:.0f} ms is over {SLOW_MS:g} ms": (
-            seen.latency_ms is not None and seen.latency_ms > SLOW_MS
-        ),
-        "the link is poor": profile.network_quality is Q.POOR,
-    }
-    for preference, table in ((T.BITCHAT_ONLY, only), (T.BITCHAT_PREFERRED, saves if wish else saves | first)):
-        if (why := [words for words, holds in table.items() if holds]) and wish is not T.BITCHAT_ONLY:
+    first = [] if wish else why_spare(profile, seen.latency_ms)
+    for preference, why in ((T.BITCHAT_ONLY, _those(only)), (T.BITCHAT_PREFERRED, _those(saves) + first)):
+        if why and wish is not T.BITCHAT_ONLY:
             return preference, [f"transport {preference}: {'; '.join(why)}"]
     if wish is not None:
         return wish, [f"transport {wish}: the operator's policy"]
     if policy.priority is PolicyPriority.PERFORMANCE:
         return T.BETANET_PREFERRED, [f"transport {T.BETANET_PREFERRED}: the operator's priority is performance"]
     return T.BALANCED, []
+
+
+def _those(table: dict[str, bool]) -> list[str]:
+    return [words for words, holds in table.items() if holds]
