@@ -20,7 +20,7 @@ from node.core.transport import Message
 from node.transports import Transports
 from schemas import subjects
 from schemas.codec import encode
-from schemas.errors import BadInput, FogError, StoreRefused
+from schemas.errors import BadInput, FogError, Unreachable
 from schemas.files import write_private
 from schemas.ledger import Claim, check_claim, claim_of
 from schemas.logs import fields
@@ -45,6 +45,7 @@ class Claims:
         self._disk = ThreadPoolExecutor(1, "claims")  # one thread, so that files are written and removed in order
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        transports.claims = lambda: self.count
 
     @property
     def count(self) -> int:
@@ -95,7 +96,6 @@ class Claims:
             if sent:
                 self._loop.call_later(AGAIN_S, partial(self._write, claim, sent=True))
         elif sent:
-            self._transports.claims = self.count
             hold_s = self._transports.route(Message(What.CLAIM, len(encode(claim))), claim.id).hold_s
             if hold_s:
                 self._transports.hold(What.CLAIM, partial(self._may_go, claim), hold_s)
@@ -139,7 +139,6 @@ class Claims:
     def _answered(self, claim: Claim, answer: Ack | FogError) -> None:
         if isinstance(answer, Ack):
             self._waiting.pop(claim.id, None)
-            self._transports.claims = self.count
             self._queue.popleft()
             if self._queue:
                 self._send(self._queue[0])
@@ -147,6 +146,6 @@ class Claims:
                 RuntimeError
             ):  # closed meanwhile: the next boot says it again, which changes nothing
                 self._loop.run_in_executor(self._disk, partial(self._path(claim.id).unlink, missing_ok=True))
-        elif isinstance(answer, StoreRefused):
+        elif not isinstance(answer, Unreachable):  # that says only that the daemon goes down
             log.error("a claim was refused, trying again", extra=fields(claim=claim.id, error=answer.message))
             self._loop.call_later(AGAIN_S, self._send, claim)

@@ -29,12 +29,12 @@ class Transports:
 
     def __init__(self, context: Context, way: Callable[[], Way]) -> None:
         self._context, self._way = context, way
-        self._held: list[tuple[What, Callable[[], None]]] = []
+        self._held: list[Callable[[], None]] = []
         self._due: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._last: tuple[Message, str, float, Routing] | None = None
         self.direct = self.batched = self.batches = 0
-        self.claims = 0  # of the ledger, not delivered
+        self.claims: Callable[[], int] = lambda: 0  # of the ledger, not delivered
 
     @property
     def held(self) -> int:
@@ -57,7 +57,7 @@ class Transports:
 
     def hold(self, what: What, send: Callable[[], None], hold_s: float) -> None:
         """Call `send` when the batch goes, within `hold_s`. It must not raise."""
-        self._held.append((what, send))
+        self._held.append(send)
         self._context.outbox_held += what is not What.CLAIM
         at = self._loop.time() + hold_s
         if self._due is None or at < self._due.when():
@@ -78,7 +78,7 @@ class Transports:
         self.batches += 1
         self.batched += len(batch)
         log.info("a batch goes", extra=fields(messages=len(batch), why=why))
-        for _, send in batch:
+        for send in batch:
             send()
 
     def reconsider(self) -> None:
@@ -103,6 +103,6 @@ class Transports:
             message, about, at, routing = self._last
             last = Routed(message.what, about, message.size, message.priority, round(at, 3), routing)
         return OutboxReport(
-            context.outbox, context.outbox_bytes, context.outbox_since, self.claims, self.held,
+            context.outbox, context.outbox_bytes, context.outbox_since, self.claims(), self.held,
             full=context.full, direct=self.direct, batched=self.batched, batches=self.batches, last=last,
         )  # fmt: skip

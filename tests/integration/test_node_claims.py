@@ -7,11 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from node.claims import Claims
 from node.core.transport import Way
 from node.transports import Transports
 from schemas.advice import TransportPreference
-from schemas.errors import FogError, StoreRefused
+from schemas.errors import BadInput, FogError, StoreRefused
 from schemas.ledger import Claim, claim_of
 from schemas.store import Ack
 from tests.until import eventually
@@ -51,7 +53,7 @@ async def test_held_claims_go_with_the_batch_each_after_the_broker_has_the_one_b
     for number in (9, 10, 11):
         w.claims.finished(claim(number))
     await eventually(lambda: w.transports.held == 3)
-    assert (w.kept(), w.said, w.transports.claims) == (3, [], 3)
+    assert (w.kept(), w.said, w.transports.claims()) == (3, [], 3)
     w.transports.on_beat()
     assert w.said == ["h1.9"]
     w.posts[0][1](Ack("FOG_LEDGER", 1))
@@ -68,13 +70,19 @@ async def test_held_claims_go_with_the_batch_each_after_the_broker_has_the_one_b
     await w.claims.close()
 
 
-async def test_a_claim_that_is_refused_for_now_keeps_those_behind_it_waiting(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [StoreRefused("ledger", 10077, "maximum bytes exceeded"), BadInput("data", "the broker takes less at a time")],
+)
+async def test_a_claim_that_is_refused_for_now_keeps_those_behind_it_waiting(
+    tmp_path: Path, monkeypatch: Any, refusal: FogError
+) -> None:
     monkeypatch.setattr("node.claims.AGAIN_S", 0.01)
     w = World(tmp_path / "claims", "")
     w.claims.finished(claim(1))
     w.claims.finished(claim(2))
     await eventually(lambda: w.said)
-    w.posts[0][1](StoreRefused("ledger", 10077, "maximum bytes exceeded"))
+    w.posts[0][1](refusal)
     await eventually(lambda: len(w.posts) == 2)
     assert w.said == ["h1.1", "h1.1"]
     w.posts[1][1](Ack("FOG_LEDGER", 1))
