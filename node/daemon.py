@@ -7,9 +7,9 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from node.adviser import Adviser
@@ -77,6 +77,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._parts_ready = False
         self._reading: asyncio.Task[None] | None = None
+        self._again: set[asyncio.Task[None]] = set()  # what is begun anew since the link is back
         self._terms = terms_of(settings.harvest) if settings.harvest.enabled else None
         self._harvester: Harvester | None = None
 
@@ -318,11 +319,21 @@ class Daemon:
             if lost := self._context.events.lost:
                 log.warning("events were lost: more than can be kept were said meanwhile", extra=fields(events=lost))
             if self._settings.share:
-                asyncio.get_running_loop().create_task(self._open_share()).add_done_callback(_log_failure)
+                self._begin_again(self._open_share())
             if self._registered.is_set():
                 self._intake.link_back()
-                asyncio.get_running_loop().create_task(self._begin_intake()).add_done_callback(_log_failure)
+                self._begin_again(self._begin_intake())
             self._member.link_back()
+
+    def _begin_again(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._again.add(task)  # the loop itself holds its tasks only weakly
+        task.add_done_callback(self._begun_again)
+
+    def _begun_again(self, task: asyncio.Task[None]) -> None:
+        self._again.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("what the cut link ended could not be begun again", exc_info=error)
 
     def _follow(self, adviser: Adviser, heed: Heed) -> None:
         adviser.on_advice.extend((heed, self._enforce, self._apps.heed, lambda _: self._transports.reconsider()))
@@ -377,8 +388,3 @@ class Daemon:
         self._sleeper.stop()
         self._leaser.stop()
         log.info("left", extra=fields(node=context.node, after_s=round(time.monotonic() - begun, 1), stored=stored))
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        log.error("pulling work failed", extra=fields(error=error))

@@ -81,6 +81,7 @@ class Member:
         self._delay_s = 0.0
         self._reconnected = False
         self._later: asyncio.TimerHandle | None = None
+        self._measuring: asyncio.Task[None] | None = None
         self._registered_term = 0
         self._asked_term = 0
         self._loop = asyncio.get_running_loop()
@@ -116,6 +117,7 @@ class Member:
         It is measured at once: a device that takes itself for offline until its next round holds back what could go."""
         self._reconnected = True
         self.again()
+        self._stop_measuring()  # of the link that was cut: what comes of it says nothing of this one
         self._measure_soon()
 
     async def keep_registered(self) -> None:
@@ -337,8 +339,8 @@ class Member:
             self._measure_soon()
 
     def _measure_soon(self) -> None:
-        task = self._loop.create_task(self._measure())
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if self._measuring is None or self._measuring.done():
+            self._measuring = self._loop.create_task(self._measure())
 
     async def _measure(self) -> None:
         """The round trip to the broker, for the device's network quality; what follows from a new one is told at once."""
@@ -349,11 +351,20 @@ class Member:
             self._device.set_latency(None)
             return
         self._device.set_latency(1000 * (time.perf_counter() - begun))
-        self._adviser.look()
+        try:
+            self._adviser.look()
+        except Exception:  # as in `beat`: a reader's fault must not end more than this look
+            log.exception("the device could not be looked at")
+
+    def _stop_measuring(self) -> None:
+        if self._measuring is not None:
+            self._measuring.cancel()
+            self._measuring = None
 
     def stop(self) -> None:
         """Beat no more."""
         self._forget_later()
+        self._stop_measuring()
         self._stop_timer()
         if self.relay is not None:
             self.relay.stop()
