@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from schemas.pull import Message, Puller
 from schemas.store import Store
 from schemas.target import Target
 from schemas.task import FunctionRun, History, Outcome, OutcomeKind, Output, Result, Run, Task, TaskHead, Work
+from tests.proxy import Proxy, proxied
 
 ROOT = Path(__file__).resolve().parents[2]
 register_of: Decoder[Register] = Decoder(Register)
@@ -220,3 +222,16 @@ class Fleet:
         await self._puller.stop()
         self.store.close()
         await self.bus.close()
+
+
+@asynccontextmanager
+async def behind_a_proxy(target: Target, folder: Path, functions: str) -> AsyncIterator[tuple[Fleet, Proxy]]:
+    """A fleet whose nodes reach the broker through a proxy, and can import `functions` as ``own_functions``."""
+    (folder / "own_functions.py").write_text(functions)
+    with proxied(target) as proxy:
+        fleet = await Fleet.open(target, folder)
+        fleet.target = proxy.target(target)
+        try:
+            yield fleet, proxy
+        finally:
+            await fleet.close()

@@ -15,7 +15,7 @@ from node.core.letters import opened
 from schemas.objects import Objects
 from schemas.target import Target
 from schemas.task import FunctionRun, History, OutcomeKind, Task
-from tests.integration.node_fleet import Fleet, until
+from tests.integration.node_fleet import Fleet, behind_a_proxy, until
 from tests.integration.stack import stack
 from tests.proxy import Proxy, proxied
 
@@ -77,12 +77,8 @@ class Cut:
 
 @pytest.fixture
 async def cut(target: Target, tmp_path: Path) -> AsyncIterator[Cut]:
-    (tmp_path / "own_functions.py").write_text(OWN)
-    fleet = await Fleet.open(target, tmp_path)
-    with proxied(target) as proxy:
-        fleet.target = proxy.target(target)
+    async with behind_a_proxy(target, tmp_path, OWN) as (fleet, proxy):
         yield Cut(fleet, proxy, tmp_path)
-        await fleet.close()
 
 
 async def test_a_node_that_is_back_asks_by_one_beat_and_registers_only_where_that_is_not_enough(cut: Cut) -> None:

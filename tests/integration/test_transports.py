@@ -20,9 +20,9 @@ from schemas.streams import RESULTS
 from schemas.target import Target
 from schemas.task import FunctionRun, OutcomeKind
 from schemas.transport import OutboxReport, Transport, What
-from tests.integration.node_fleet import Fleet, until
+from tests.integration.node_fleet import Fleet, behind_a_proxy, until
 from tests.integration.test_advised_node import Phone
-from tests.proxy import Proxy, Way, proxied
+from tests.proxy import Proxy, Way
 
 OWN = '''
 import os, time
@@ -88,13 +88,9 @@ class Far:
 
 @pytest.fixture
 async def far(target: Target, tmp_path: Path) -> AsyncIterator[Far]:
-    (tmp_path / "own_functions.py").write_text(OWN)
-    fleet = await Fleet.open(target, tmp_path)
-    fleet.interval_s = 20.0  # three times that in power_save
-    with proxied(target) as proxy:
-        fleet.target = proxy.target(target)
+    async with behind_a_proxy(target, tmp_path, OWN) as (fleet, proxy):
+        fleet.interval_s = 20.0  # three times that in power_save
         yield Far(fleet, proxy, tmp_path)
-        await fleet.close()
 
 
 async def test_a_phone_at_15_percent_holds_its_results_and_sends_them_in_one_batch_with_a_heartbeat(far: Far) -> None:
