@@ -18,6 +18,9 @@ REGISTER_S = 300.0
 SETTLE_S = 10.0  # two rounds of beats, so that what registering left behind is done
 WINDOW_S = 30.0
 RELAYED = 0.97  # of the players, before it is measured: the others' clusters are being told of
+# No requirement names a figure: this was set together with the first measurement of what is built (0.72), with room for a busy
+# machine. So it says only that a quiet fleet's relayed beats cost the coordinator noticeably less.
+RELAY_RATIO_MAX = 0.8
 LATE_MAX_S = 1.0  # a generator that falls further behind measures itself
 
 
@@ -114,7 +117,7 @@ async def heartbeat_relay_ratio() -> Figure:
     told = {f"{which}_{name}": value for which, values in found.items() for name, value in values.items()}
     detail = {"nodes": PLAYERS, "busy_ratio": ratios["busy"], **told}
     what = "the same beats, sent by each node itself"
-    return Figure("heartbeat_relay_ratio", ratios["quiet"], "x", 0.8, what, at_most=True, detail=detail)
+    return Figure("heartbeat_relay_ratio", ratios["quiet"], "x", RELAY_RATIO_MAX, what, at_most=True, detail=detail)
 
 
 async def _relayed(players: Process) -> None:

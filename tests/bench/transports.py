@@ -35,6 +35,9 @@ from tests.integration.node_fleet import Fleet
 from tests.integration.test_advised_node import BATTERY, PHONE
 
 MINUTES = 6.0
+# No requirement names a figure. We hoped for 0.75, then 0.85; 0.83 and 0.88 were measured, and this was set after that, with
+# room for the spread. So it says only that holding messages back wakes the radio less often; how much less, the figure tells.
+WAKINGS_MAX = 0.95
 EVERY_S = 30.0  # a task for each phone
 RUNS_S = 8.0  # each of them
 TAIL_S, LTE_TAIL_S = 2.0, 10.0
@@ -143,7 +146,9 @@ async def battery_wakings_ratio() -> Figure:
     what = (
         f"the same daemon that sends all at once; a task of {RUNS_S:g} s every {EVERY_S:g} s, {MINUTES:g} real minutes"
     )
-    return Figure("battery_wakings_ratio", round(ratio, 3), "of direct", 0.95, what, True, _detail(bitchat, direct))
+    return Figure(
+        "battery_wakings_ratio", round(ratio, 3), "of direct", WAKINGS_MAX, what, True, _detail(bitchat, direct)
+    )
 
 
 def _detail(bitchat: Recorder, direct: Recorder) -> dict[str, Any]:
