@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from schemas.files import write_private
 from schemas.rollout import AppVersion
 
 CURRENT = "current"
+CHUNKS_S = 7 * 86_400.0
 _kept = Decoder(Kept)
 _manifest = Decoder(Manifest)
 
@@ -78,14 +80,9 @@ class Disk:
 
     def drop(self, app: str, keep: set[str]) -> None:
         """Remove every installed version whose folder is not named in `keep`."""
-        for entry in (self.root / app).iterdir():
-            if entry.is_dir() and entry.name not in keep:
+        for entry in self._installed(app):
+            if entry.name not in keep:
                 shutil.rmtree(entry, ignore_errors=True)
-
-    def drop_app(self, app: str) -> None:
-        """Remove all of an app but what it was told last (an older order must not bring it back)."""
-        (self.root / app / CURRENT).unlink(missing_ok=True)
-        self.drop(app, set())
 
     # Chunks.
 
@@ -149,10 +146,15 @@ class Disk:
         os.replace(new, folder)
 
     def drop_chunks(self, manifest: Manifest) -> None:
-        """Its version is installed: what waited for that may go."""
+        """Its version is installed: what waited for that may go, and what has waited for `CHUNKS_S` for a download that was
+        given up."""
         for file in manifest.files:
             for chunk in file.chunks:
                 self.chunk(chunk.digest).unlink(missing_ok=True)
+        for path in (self.root / ".chunks").glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # another app's install took it
+                if path.stat().st_mtime < time.time() - CHUNKS_S:
+                    path.unlink()
 
 
 def _chunks_of(folder: Path, manifest: Manifest) -> Iterator[tuple[str, Read]]:

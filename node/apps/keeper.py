@@ -150,8 +150,8 @@ class Apps:
                     self._stop(name, version)
                 case Point(version):
                     self._disk.point(name, app.kept.versions.get(version))
-                case Drop(version):
-                    self._drop(app, version)
+                case Drop():
+                    self._spawn(self._drop(app))
         if keep:
             self._disk.keep(app.kept)
         if any(isinstance(action, Report) for action in actions):
@@ -228,21 +228,20 @@ class Apps:
         if running is not None:
             self._ending[app] = self._spawn(running.stop())
 
-    def _drop(self, app: App, version: str) -> None:
-        if version:
-            keep = {self._disk.folder(other).name for other in app.kept.versions.values()}
-            self._spawn(asyncio.to_thread(self._remove, self._disk.drop, app.kept.app, keep))
-        else:
-            self._spawn(self._drop_app(app.kept.app))
-
-    async def _drop_app(self, app: str) -> None:
-        ending = self._ending.get(app)
+    async def _drop(self, app: App) -> None:
+        """Remove what is not kept, once what is being stopped is gone; the app may have been told to run again meanwhile."""
+        kept = app.kept
+        ending = self._ending.get(kept.app)
         if ending is not None:
             await asyncio.wait({ending})
-        await asyncio.to_thread(self._remove, self._disk.drop_app, app)
+        for table in (self._measured, self._check_at):
+            for key in [key for key in table if key[0] == kept.app and key[1] not in app.processes]:
+                del table[key]
+        keep = {self._disk.folder(one).name for one in (*kept.versions.values(), kept.target) if one is not None}
+        await asyncio.to_thread(self._remove, kept.app, keep)
 
-    def _remove(self, drop: Callable[..., None], *what: Any) -> None:
-        drop(*what)
+    def _remove(self, app: str, keep: set[str]) -> None:
+        self._disk.drop(app, keep)
         self.shelf.look()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
