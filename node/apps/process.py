@@ -24,7 +24,7 @@ from schemas.rollout import Service
 log = logging.getLogger("fog.node.apps")
 
 LOOK_S = 0.1  # between two looks whether it ended
-OUTPUT_MAX = 1 << 20  # bytes of the log of one version's output; then it begins anew, the one before is kept
+OUTPUT_MAX = 1 << 20  # bytes of the log of one version's output; then it begins anew, and so much of what was is kept
 TOO_MUCH = "Memory allocation exceeded"  # operators grep for these words
 
 
@@ -37,9 +37,8 @@ class Running:
         self._app, self._version, self._run, self._on_end = app, version, run, on_end
         self._stopping = False
         self._why = ""
-        with contextlib.suppress(OSError):
-            if output.stat().st_size > OUTPUT_MAX:
-                os.replace(output, output.with_suffix(".old"))
+        self._output = output
+        _shorten(output)
         output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         words = [word.replace("{dir}", str(folder)) for word in run.argv]
         env = {**os.environ, **{k: v.replace("{dir}", str(folder)) for k, v in run.env.items()}}
@@ -85,7 +84,10 @@ class Running:
         await self._task
 
     def measure(self, now: float) -> tuple[float, float]:
-        """``(percent of the device since the last look, MiB)`` of its whole tree. One that takes too much memory is ended."""
+        """``(percent of the device since the last look, MiB)`` of its whole tree. One that takes too much memory is ended, a
+        log that is too long is begun anew."""
+        if os.name == "posix":  # elsewhere a process would write on where it was, and not at the end
+            _shorten(self._output)
         before, before_at = self._looked, self._looked_at
         self._looked, self._looked_at = self._trees.look((self.pid,)), now
         percent = 100 * all_used_s(before, self._looked) / (now - before_at) / self._cores if now > before_at else 0.0
@@ -95,3 +97,16 @@ class Running:
             log.warning(TOO_MUCH, extra=fields(app=self._app, version=self._version, mib=round(mib)))
             tree.kill(self.pid)
         return max(0.0, percent), mib
+
+
+def _shorten(output: Path) -> None:
+    with contextlib.suppress(OSError):  # not there yet, or the disk is full: then room counts more than what it said
+        size = output.stat().st_size
+        if size <= OUTPUT_MAX:
+            return
+        try:
+            with output.open("rb") as log_file:
+                log_file.seek(size - OUTPUT_MAX)
+                output.with_suffix(".old").write_bytes(log_file.read(OUTPUT_MAX))
+        finally:
+            os.truncate(output, 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from node.apps import process
 from node.apps.process import Running
 from node.enforce import share
 from schemas.rollout import Service
@@ -54,6 +55,24 @@ async def test_a_busy_app_is_held_to_its_share_and_hears_that_it_is_to_stop(
         await app.stop()
     assert log.read_text() == "told\n" and not ends
     assert all(gone(pid) for pid in pids)
+
+
+async def test_what_an_app_says_takes_no_more_room_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "OUTPUT_MAX", 1000)
+    more, log = tmp_path / "more", tmp_path / "1.0.log"
+    script = f"seq 5000; until [ -e {more} ]; do sleep 0.02; done; echo after; exec sleep 600"
+    app = Running("app", "1", Service(("sh", "-c", script)), tmp_path, log, lambda how: None)
+    try:
+        await eventually(lambda: log.read_text().endswith("\n5000\n"))
+        app.measure(time.monotonic())
+        assert log.read_text() == "" and log.with_suffix(".old").read_text().endswith("\n4999\n5000\n")
+        assert log.with_suffix(".old").stat().st_size == 1000
+        more.touch()
+        await eventually(lambda: log.read_text() == "after\n", what="written at the beginning again")
+        app.measure(time.monotonic())
+        assert log.read_text() == "after\n", "that is not too long"
+    finally:
+        await app.stop()
 
 
 async def test_an_app_without_a_limit_is_not_looked_at(tmp_path: Path) -> None:
