@@ -49,6 +49,7 @@ class Share:
         self._secret = secrets.token_bytes(32)
         self._turns = asyncio.Semaphore(UPLOADS)
         self._server: asyncio.Server | None = None
+        self._opening = asyncio.Lock()
         self._links: dict[asyncio.Task[None], str] = {}
         self._host = self.at = ""
         self.served_bytes = 0
@@ -56,6 +57,10 @@ class Share:
     async def open(self, host: str, port: int, broker: tuple[str, int]) -> None:
         """Listen there (`AUTO`: as this device reaches `broker`), and no longer where it listened before. When that cannot
         be, it is logged, and nobody is served."""
+        async with self._opening:
+            await self._open(host, port, broker)
+
+    async def _open(self, host: str, port: int, broker: tuple[str, int]) -> None:
         try:
             host = await asyncio.to_thread(_address, host, broker)
             if self._server is not None and self._host == host:

@@ -28,7 +28,7 @@ from schemas.peer_link import GREETING
 from schemas.rollout import AppVersion, DataOnly
 from schemas.rollout_state import RolloutPhase
 from schemas.target import Target
-from tests.integration.sharing import Sharer, sharers
+from tests.integration.sharing import LOOPBACK, Sharer, sharers
 from tests.integration.stack import Stack, stack
 from tests.integration.test_apps_on_nodes import app_folder, create, ended, in_use, stored, version_of
 from tests.integration.test_cluster_life import led
@@ -216,6 +216,23 @@ async def test_a_peer_that_says_nothing_is_not_kept_connected(monkeypatch: pytes
         async with asyncio.timeout(5.0):
             await gone.wait()
         assert isinstance(kept.value, TimeoutError)
+
+
+async def test_a_share_that_is_opened_twice_at_once_listens_once(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    start = asyncio.start_server
+
+    async def counted(*args: object, **options: object) -> asyncio.Server:
+        started.append(args)
+        return await start(*args, **options)  # type: ignore[arg-type]
+
+    async with sharers(target, tmp_path, NAMES[:1]) as (one,):
+        await one.share.close()
+        monkeypatch.setattr(asyncio, "start_server", counted)
+        await asyncio.gather(one.share.open(*LOOPBACK), one.share.open(*LOOPBACK))
+        assert len(started) == 1 and one.share.at
 
 
 async def test_answers_that_nobody_reads_do_not_pile_up(
