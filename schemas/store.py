@@ -4,11 +4,11 @@ nats-py's own `publish_async` loses futures over a restart and swallows server e
 round trip. Here the answer comes to a callback, and what got none in `RETRY_S` (or was cut off by a reconnect) is said
 again with the same ``Nats-Msg-Id``, which the broker stores once within its duplicate window.
 
-Messages *in a row* have one answer together, which saves a tenth of a task's CPU over all processes (measured with TASKS and
-WORK: 435 → 394 µs). Each names the one before it as the last that the stream must have stored
-(``Nats-Expected-Last-Msg-Id``), and the last asks for the answer: if it was stored, then so were all before it, one directly
-after the other. Whatever comes between breaks the row (one that is refused or known already, another publisher's message):
-then the last is refused, and each is said again with an answer of its own.
+Messages *in a row* have two answers together, which saves a tenth of a task's CPU over all processes (docs/decisions/0020).
+Each names the one before it as the last that the stream must have stored (``Nats-Expected-Last-Msg-Id``), and the first and
+the last ask for an answer: if both were stored now, then so were all between them, one directly after the other. Whatever
+comes between breaks the row (one that is refused or known already, another publisher's message): then each that has no answer
+is said again with one of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import msgspec
 from msgspec import Struct
@@ -67,7 +68,7 @@ _pub_ack = msgspec.json.Decoder(_PubAck).decode
 class Post:
     """One message on its way; only `Store` looks inside."""
 
-    __slots__ = ("at", "data", "give_up", "headers", "in_row", "on_answer", "store", "subject", "token")
+    __slots__ = ("at", "data", "give_up", "headers", "in_row", "on_answer", "seq", "store", "subject", "token")
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class Post:
         self.store, self.subject, self.data, self.headers = store, subject, data, headers
         self.on_answer, self.at, self.give_up = on_answer, at, give_up
         self.token = ""
+        self.seq = 0  # where it was stored, once its own answer says that it was, now
         self.in_row = False  # it may be said without an answer of its own
 
     def on_reply(self, data: bytes, headers: bytes) -> None:
@@ -209,6 +211,7 @@ class Store:
         except msgspec.MsgspecError:
             return
         if said.error is None:
+            post.seq = 0 if said.duplicate else said.seq
             self._finish(post, said)
         elif not _passing(said.error):
             self._finish(post, StoreRefused(post.subject, said.error.err_code, said.error.description))
@@ -248,15 +251,18 @@ class Store:
             self._say_row(row)
 
     def _say_row(self, row: list[Post]) -> None:
-        after = b""
+        self._say(row[0])
+        last, on_reply = row[-1], partial(self._row_answered, row)
         try:
-            for post in row[:-1]:
-                self._bus.publish(post.subject, post.data, headers=post.headers + after)
-                after = b"Nats-Expected-Last-" + post.headers[5:]  # what follows ``Nats-``: its ``Msg-Id``
-            last, on_reply = row[-1], partial(self._row_answered, row)
-            last.token = self._bus.call(last.subject, last.data, on_reply, headers=last.headers + after)
+            for before, post in pairwise(row):
+                # What follows ``Nats-`` in the headers of the one before: its ``Msg-Id``.
+                headers = post.headers + b"Nats-Expected-Last-" + before.headers[5:]
+                if post is last:
+                    post.token = self._bus.call(post.subject, post.data, on_reply, headers=headers)
+                else:
+                    self._bus.publish(post.subject, post.data, headers=headers)
         except BadInput:
-            for post in row:
+            for post in row[1:]:
                 self._say(post)
 
     def _row_answered(self, row: list[Post], data: bytes, _headers: bytes) -> None:
@@ -264,8 +270,10 @@ class Store:
             said = _pub_ack(data)
         except msgspec.MsgspecError:
             return  # no stream listens: the sweep tries again
-        if said.error is None and not said.duplicate:
-            for seq, post in enumerate(row, said.seq - len(row) + 1):
+        # Of a row whose first is known already, the others may follow in the stream what is known of it, too.
+        first = row[0].seq
+        if said.error is None and not said.duplicate and first and said.seq == first + len(row) - 1:
+            for seq, post in enumerate(row, first):
                 if post in self._open:
                     if post.token:
                         self._bus.hang_up(post.token)

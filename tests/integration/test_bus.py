@@ -127,12 +127,12 @@ def of_user(task: str) -> str:
     return subjects.submit(3, "u", task)
 
 
-async def test_a_row_has_one_answer_and_every_message_its_own_sequence(bus: Bus, store: Store) -> None:
+async def test_a_row_has_two_answers_and_every_message_its_own_sequence(bus: Bus, store: Store) -> None:
     asked = bus._count
     ids = [f"t{number}" for number in range(350)]
     answers = posted_in_row(store, ids, of_user)
     await eventually(lambda: len(answers) == 350)
-    assert bus._count - asked == 4, "rows of 100, and what is left"
+    assert bus._count - asked == 8, "rows of 100, and what is left"
     kept = await jetstream.multi_last(bus, streams.TASKS, [of_user(each) for each in ids])
     assert {message.subject: message.seq for message in kept} == {
         of_user(each): answer.seq for each, answer in answers.items() if isinstance(answer, Ack)
@@ -150,6 +150,18 @@ async def test_a_row_with_something_known_in_it_breaks_and_everything_is_stored_
     }
     assert answers["t5"] == replace(earlier, duplicate=True)
     assert jetstream.last_seq(await jetstream.stream_info(bus, streams.TASKS)) == 10
+
+
+async def test_a_row_that_begins_with_what_the_stream_holds_last_says_of_each_where_it_lies(
+    bus: Bus, store: Store
+) -> None:
+    earlier = {each: await store.put(of_user(each), b"{}", msg_id=each) for each in ("t0", "other", "t1")}
+    answers = posted_in_row(store, ["t0", "t1", "t2", "t3"], of_user)
+    await eventually(lambda: len(answers) == 4)
+    said = {each: answer.seq for each, answer in answers.items() if isinstance(answer, Ack)}
+    assert said == {"t0": earlier["t0"].seq, "t1": earlier["t1"].seq, "t2": 4, "t3": 5}
+    assert answers["t0"] == replace(earlier["t0"], duplicate=True)
+    assert answers["t1"] == replace(earlier["t1"], duplicate=True)
 
 
 async def test_of_a_row_only_what_the_stream_does_not_take_is_refused(bus: Bus, store: Store) -> None:
