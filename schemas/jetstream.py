@@ -220,7 +220,7 @@ async def get_message(
 
 
 async def multi_last(bus: Bus, stream: str, wanted: list[str], timeout_s: float = 5.0) -> list[StoredMessage]:
-    """The last message of each of these subjects, as far as there is one, read in batches.
+    """The last message of each of these subjects (``*`` may stand for a token), as far as there is one, read in batches.
 
     Any of several servers may answer. What the stream's leader had stored when this was called is not missed: one that lags
     behind is asked again. Raises Unreachable after `timeout_s`.
@@ -228,14 +228,13 @@ async def multi_last(bus: Bus, stream: str, wanted: list[str], timeout_s: float 
     newest = await _newest(bus, stream) if bus.clustered and wanted else None
     found: list[StoredMessage] = []
     for start in range(0, len(wanted), MULTI_MAX):
-        missing = wanted[start : start + MULTI_MAX]
-        while missing:
-            page, pending = await _last_of(bus, stream, missing, newest, timeout_s)
-            found += page
-            if not pending or not page:
+        some, first_seq, pending = wanted[start : start + MULTI_MAX], 1, 1
+        while pending:
+            page, pending = await _last_of(bus, stream, some, first_seq, newest, timeout_s)
+            if not page:
                 break
-            got = {message.subject for message in page}
-            missing = [subject for subject in missing if subject not in got]
+            found += page
+            first_seq = page[-1].seq + 1
     return found
 
 
@@ -245,14 +244,15 @@ async def _newest(bus: Bus, stream: str) -> StoredMessage | None:
 
 
 async def _last_of(
-    bus: Bus, stream: str, wanted: list[str], newest: StoredMessage | None, timeout_s: float
+    bus: Bus, stream: str, wanted: list[str], first_seq: int, newest: StoredMessage | None, timeout_s: float
 ) -> tuple[list[StoredMessage], int]:
-    """One batch, from a server that has `newest`, which is asked for as well: who has nothing does not say how far it is."""
+    """One batch of those at or after `first_seq`, from a server that has `newest`, which is asked for as well: who has nothing
+    does not say how far it is."""
     try:
         async with asyncio.timeout(timeout_s):
             while True:
                 also = [newest.subject] if newest and newest.subject not in wanted else []
-                body = {"multi_last": wanted + also, "max_bytes": BATCH_BYTES}
+                body = {"multi_last": wanted + also, "seq": first_seq, "max_bytes": BATCH_BYTES}
                 page, pending, up_to = await _batch(bus, stream, body, timeout_s)
                 if newest is None or up_to >= newest.seq:
                     return [m for m in page if m.subject not in also or _asked_for(m.subject, wanted)], pending

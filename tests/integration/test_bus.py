@@ -322,6 +322,8 @@ async def test_reading_much_takes_as_many_batches_as_it_needs(
     assert [message.subject for page in pages for message in page] == named
     found = await jetstream.multi_last(bus, streams.WORK, [*named, subjects.work("n1", "none")])
     assert sorted(message.subject for message in found) == sorted(named)
+    found = await jetstream.multi_last(bus, streams.WORK, [subjects.work("*", f"t{number}") for number in range(60)])
+    assert sorted(message.subject for message in found) == sorted(named)
 
 
 async def test_a_publisher_cannot_pass_its_message_off_as_another(bus: Bus, store: Store) -> None:
