@@ -383,6 +383,22 @@ def test_of_an_app_the_latest_rollouts_are_kept_and_what_is_stable_or_in_use() -
     assert [rollout.id for rollout in old(world.state)] == ["r4", "r3"]
 
 
+def test_a_device_that_comes_and_goes_stands_in_the_line_once() -> None:
+    world = with_first_version(World(1, fleet(20)))
+    world.create("r2", version_of("v2"), kind="canary")
+    world.run(0.3)
+    world.give(events.Asked("r2", Trigger.PAUSE))
+    waiting = list(world.state.rollouts["r2"].by_stage[Stage.WAITING])
+    for _ in range(50):
+        for online in (False, True):
+            for node in waiting:
+                world.give(events.NodeSeen(facts_of(node, online=online)))
+    assert len(world.state.rollouts["r2"].line) <= 20
+    world.give(events.Asked("r2", Trigger.RESUME))
+    world.run(300, lambda: world.ended("r2"))
+    assert world.running() == {"v2": 20}
+
+
 def test_a_device_that_is_back_still_says_why_it_had_to_return() -> None:
     world = with_first_version(World(1, fleet(1, bad=frozenset({"v2"}))))
     world.create("r2", version_of("v2"))

@@ -46,6 +46,7 @@ class Rollout:
         self.by_stage: dict[Stage, dict[str, Device]] = {stage: {} for stage in Stage}
         self.in_batch: Counter[tuple[int, Stage]] = Counter()
         self.line: list[tuple[bytes, str]] = []  # a heap of those that wait; who left that stage is passed over
+        self.in_line: set[str] = set()  # a device that comes and goes stands in it once
         self.to_return: dict[str, None] = {}  # RETURNING, and not told yet
         self.warm: dict[str, None] = {}  # told to keep the version before running, and not to end it yet
         self.asks: list[tuple[Trigger, str]] = []  # of operators, while a write is under way
@@ -102,7 +103,8 @@ class Rollout:
     def _enter(self, device: Device) -> None:
         self.by_stage[device.stage][device.node] = device
         self.in_batch[device.batch, device.stage] += 1
-        if device.stage is Stage.WAITING:
+        if device.stage is Stage.WAITING and device.node not in self.in_line:
+            self.in_line.add(device.node)
             heapq.heappush(self.line, (rank(self.id, device.node), device.node))
 
     def _leave(self, device: Device) -> None:
@@ -113,6 +115,7 @@ class Rollout:
         """The next one in the line, taken out of it."""
         while self.line:
             _, node = heapq.heappop(self.line)
+            self.in_line.discard(node)
             device = self.by_stage[Stage.WAITING].get(node)
             if device is not None:
                 return device
