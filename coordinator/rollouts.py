@@ -321,10 +321,11 @@ class RolloutArea(Area):
 
     async def _forget(self, rollout: Rollout) -> None:
         """Of an app the latest rollouts are kept. The record goes last: what a fault leaves is found, and removed again."""
-        for key in (*(f"{rollout.id}.{node}" for node in rollout.devices), rollout.id):
+        record = self._rollouts.subject(rollout.id)
+        for subject in (f"{record}.*", record):  # its devices' outcomes
             if not self.term.may():
                 return
-            await jetstream.purge_subject(self.term.bus, f"KV_{streams.ROLLOUTS}", self._rollouts.subject(key))
+            await jetstream.purge_subject(self.term.bus, f"KV_{streams.ROLLOUTS}", subject)
         self._give(events.RolloutDropped(rollout.id))
 
     async def _list(self, request: api.RolloutsRequest) -> Struct:

@@ -192,7 +192,7 @@ async def delete_message(bus: Bus, stream: str, seq: int) -> bool:
 
 
 async def purge_subject(bus: Bus, stream: str, subject: str) -> int:
-    """Remove every message of a subject; how many there were."""
+    """Remove every message of a subject, which may hold wildcards; how many there were."""
     return int((await call(bus, f"STREAM.PURGE.{stream}", {"filter": subject}, 10.0))["purged"])
 
 
