@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from coordinator.areas import Term
 from coordinator.core.clusters.state import Cluster, Clusters
@@ -11,6 +12,8 @@ from schemas.cluster import Membership, Peer
 from schemas.codec import Decoder, encode
 from schemas.errors import FogError
 from schemas.membership import NodeAnswer
+
+log = logging.getLogger("fog.clusters")
 
 AT_ONCE = 64  # nodes that are told at a time
 ANSWER_S = 2.0
@@ -51,9 +54,11 @@ class Teller:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
-            self._start()
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            log.error("a member could not be told of its clusters", exc_info=error)
+        self._start()
 
     async def _tell(self, node: str) -> None:
         facts = self._state.nodes.get(node)
