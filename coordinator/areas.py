@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -59,6 +59,18 @@ class Area:
     def __init__(self, term: Term) -> None:
         self.term = term
         self.fault: Exception | None = None  # set by an area that can only go on by beginning anew
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside the rest, until `stop`. What raises may be what the machine waits for: the area then begins anew."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self.fault = error
 
     def endpoints(self) -> Endpoints:
         """The requests ``api.<noun>.<verb>`` that it answers: ``{"<noun>.<verb>": (request type, answer)}``.
@@ -80,6 +92,8 @@ class Area:
 
     async def stop(self) -> None:
         """The term is over, or this object is given up: close subscriptions, cancel what runs. Publish nothing."""
+        for task in self._tasks:
+            task.cancel()
 
 
 class Areas:

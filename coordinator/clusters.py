@@ -62,11 +62,10 @@ class ClustersArea(Area):
         self._revisions: dict[str, int] = {}
         self._unwritten: dict[str, wire.ClusterRecord | None] = {}
         self._writing: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._to_look: list[str] = []
         self._do: dict[type, Callable[[Any], None]] = {
             Write: self._write,
-            Elect: lambda a: self._spawn(self._elect(a)),
+            Elect: lambda a: self.spawn(self._elect(a)),
             Say: lambda a: term.events.emit(a.kind, a.about, a.key, a.data, term.clock()),
             Tell: lambda a: self._teller.tell(a.node),
             Belongs: lambda a: term.hand_on(Clustered(a.node, a.clusters)),
@@ -127,33 +126,18 @@ class ClustersArea(Area):
         self._teller.tick(now)
         self._decider.tick(now)
         if self._patterns.tick(now):
-            self._spawn(self._keep_patterns())
+            self.spawn(self._keep_patterns())
 
     async def stop(self) -> None:
         """Write and tell nothing more."""
+        await super().stop()
         await self._relays.stop()
-        for task in (*self._tasks, *self._teller.tasks, *self._decider.tasks):
+        for task in (*self._teller.tasks, *self._decider.tasks):
             task.cancel()
 
     def _carry_out(self, wanted: list[Action]) -> None:
         for action in wanted:
             self._do[type(action)](action)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """What could not be written leaves the machine waiting for it: the area begins anew from what is kept."""
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, FogError):
-            log.warning("a cluster is not written; all are read anew", extra=fields(error=error.message))
-        elif error is not None:
-            log.error("the clusters' area failed at something; all are read anew", exc_info=error)
-        if isinstance(error, Exception):
-            self.fault = error
 
     # Keeping.
 
@@ -161,7 +145,7 @@ class ClustersArea(Area):
         self._unwritten[write.cluster] = write.record
         if write.cluster not in self._writing and len(self._writing) < WRITES:
             self._writing.add(write.cluster)
-            self._spawn(self._keep(write.cluster))
+            self.spawn(self._keep(write.cluster))
 
     async def _keep(self, cluster: str) -> None:
         """Write the newest of this cluster, and then of others that wait."""

@@ -47,7 +47,6 @@ class PoliciesArea(Area):
         self._kv = Kv(term.bus, term.store, POLICIES)
         self._policies: dict[str, dict[str, str]] = {}
         self._deliveries = Deliveries()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
 
     def endpoints(self) -> Endpoints:
@@ -93,9 +92,7 @@ class PoliciesArea(Area):
         if not self.term.may():
             return
         for node in self._deliveries.due(now, AT_ONCE - len(self._tasks)):
-            task = asyncio.get_running_loop().create_task(self._bring(node))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self.spawn(self._bring(node))
 
     async def _bring(self, node: str) -> None:
         try:
@@ -172,8 +169,3 @@ class PoliciesArea(Area):
     def _known(self, node: str) -> None:
         if node not in self.term.nodes and node not in self._policies:
             raise Refusal("unknown-node", f"there is no node {node}", "`fog nodes` lists them", "node")
-
-    async def stop(self) -> None:
-        """Tell nobody any more."""
-        for task in self._tasks:
-            task.cancel()

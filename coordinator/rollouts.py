@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Collection
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -71,7 +71,6 @@ class RolloutArea(Area):
         self._apps, self._rollouts, self._assigned = (
             Kv(bus, store, bucket) for bucket in (streams.APPS, streams.ROLLOUTS, streams.ASSIGNED)
         )
-        self._tasks: set[asyncio.Task[None]] = set()
         self._writes = asyncio.Semaphore(WRITES)
         self._subscription: Subscription | None = None
         self._round: deque[str] = deque()
@@ -119,8 +118,7 @@ class RolloutArea(Area):
 
     async def stop(self) -> None:
         """Nothing more is written."""
-        for task in self._tasks:
-            task.cancel()
+        await super().stop()
         if self._subscription is not None:
             await self._subscription.close()
 
@@ -143,7 +141,7 @@ class RolloutArea(Area):
         self._give(events.Tick())
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_S
-            self._spawn(self._sweep_quietly())
+            self.spawn(self._sweep_quietly())
         if any(rollout.active for rollout in self.state.current.values()):
             if not self._round:
                 self._round.extend(self.term.nodes)
@@ -175,15 +173,15 @@ class RolloutArea(Area):
     def _do(self, action: actions.Action) -> None:
         match action:
             case actions.Assign():
-                self._spawn(self._assign(action))
+                self.spawn(self._assign(action))
             case actions.Store():
-                self._spawn(self._store(action))
+                self.spawn(self._store(action))
             case actions.StoreOutcome(rollout, outcome):
-                self._spawn(self._keep(f"{rollout}.{outcome.node}", outcome))
+                self.spawn(self._keep(f"{rollout}.{outcome.node}", outcome))
             case actions.Look(node, app):
-                self._spawn(self._look(node, app))
+                self.spawn(self._look(node, app))
             case actions.Ask():
-                self._spawn(self._ask(action))
+                self.spawn(self._ask(action))
             case actions.Emit():
                 self.term.events.emit(action.kind, action.about, action.key, action.data, self.term.clock())
                 self._log(action)
@@ -195,22 +193,6 @@ class RolloutArea(Area):
             log.error("Deployment failed", extra=fields(rollout=data.rollout, why=data.reason))
         elif event.kind == "app.failed" and isinstance(data, AppEvent):
             log.warning(f"Device {data.node} failed", extra=fields(app=data.app, version=data.version, why=data.reason))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """What could not be written leaves the machine waiting for it: the area begins anew."""
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, FogError):
-            log.warning("a rollout's write failed; it is read anew", extra=fields(error=error.message))
-        elif error is not None:
-            log.error("a rollout's step failed; it is read anew", exc_info=error)
-        if isinstance(error, Exception):
-            self.fault = error
 
     # Writing.
 
