@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,7 +95,8 @@ class Disk:
         """Keep a downloaded chunk (not forced to the disk: what a crash spoils is checked, and fetched again)."""
         path = self.chunk(digest)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = path.with_name(f".{digest}")
+        # Its own name for each thread: a chunk may come twice at once, from a peer that was given up and from the store.
+        part = path.with_name(f".{digest}.{threading.get_ident()}")
         part.write_bytes(data)
         os.replace(part, path)
 

@@ -6,11 +6,13 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from node.apps import keeper
 from node.apps.disk import CHUNKS_S, Disk
 from node.apps.fetch import Fetcher
 from node.apps.keeper import Apps
@@ -64,3 +66,28 @@ def test_chunks_of_a_download_that_was_given_up_do_not_stay_for_ever(tmp_path: P
     os.utime(disk.chunk(old), (0.0, time.time() - CHUNKS_S - 60.0))
     disk.drop_chunks(Manifest(()))
     assert not disk.chunk(old).exists() and disk.chunk(new).exists()
+
+
+def test_a_chunk_that_comes_from_two_at_once_is_kept(tmp_path: Path) -> None:
+    disk, data = Disk(tmp_path), os.urandom(100_000)
+    digest = digest_of(data)
+    with ThreadPoolExecutor(2) as two:
+        for _ in two.map(lambda _: disk.put_chunk(digest, data), range(400)):
+            assert disk.chunk(digest).read_bytes() == data
+
+
+async def test_a_disk_that_takes_no_state_stops_nothing_and_gets_it_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "WRITE_AGAIN_S", 0.0)
+    in_the_way, apps = tmp_path / "app", Apps(tmp_path, services=False)
+    await apps.open()
+    try:
+        in_the_way.write_text("no folder can be made here")
+        apps.on_assignment(encode(Assignment("app", 7, Told.REMOVE, "r1")))
+        assert in_the_way.is_file()
+        in_the_way.unlink()
+        await eventually(lambda: bool(Disk(tmp_path).load()[0]), what="written all the same")
+        assert Disk(tmp_path).load()[0][0].order == 7
+    finally:
+        await apps.close()
