@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ log = logging.getLogger("fog.node.apps")
 
 APPS_ENV = "FOG_APPS"  # tells functions where the apps' folder is, see `node.app_path`
 TICK_S = 0.25
+WRITE_AGAIN_S = 5.0  # after the disk took no state of an app
 MEASURE_S = 2.0  # between two looks at what a running version takes
 APPS_MAX = 100  # on one device
 NOT_ALLOWED = "its owner does not allow services or checks by a command here: `fog node --allow app`"
@@ -64,6 +66,8 @@ class Apps:
         self._fetcher: Fetcher | None = None
         self._said_at: dict[str, float] = {}
         self._not_now = ""
+        self._unwritten: dict[tuple[str, type[Action]], Callable[[], None]] = {}  # what the disk did not take
+        self._write_at = 0.0
         self._ticker: asyncio.Task[None] | None = None
         os.environ[APPS_ENV] = str(folder)
 
@@ -149,13 +153,29 @@ class Apps:
                 case Stop(version):
                     self._stop(name, version)
                 case Point(version):
-                    self._disk.point(name, app.kept.versions.get(version))
+                    self._write(name, Point, partial(self._disk.point, name, app.kept.versions.get(version)))
                 case Drop():
                     self._spawn(self._drop(app))
         if keep:
-            self._disk.keep(app.kept)
+            self._write(name, Keep, partial(self._disk.keep, app.kept))
         if any(isinstance(action, Report) for action in actions):
             self._say(app)
+
+    def _write(self, app: str, what: type[Action], write: Callable[[], None]) -> None:
+        """A full disk stops neither what runs nor the rest of what was decided; a restart before there is room reads what this
+        device is told anew."""
+        self._unwritten.pop((app, what), None)  # an older one
+        try:
+            write()
+        except OSError as error:
+            log.error("an app's state is not written", extra=fields(app=app, why=error.strerror or str(error)))
+            self._unwritten[app, what] = write
+
+    def _write_again(self, ticks: float) -> None:
+        if self._unwritten and ticks >= self._write_at:
+            self._write_at = ticks + WRITE_AGAIN_S
+            for (app, what), write in list(self._unwritten.items()):
+                self._write(app, what, write)
 
     def _fetch(self, app: App, action: Fetch) -> None:
         self._end_fetch(app.kept.app)
@@ -267,6 +287,7 @@ class Apps:
                 log.exception("looking at the apps failed")
 
     def _look(self, now: float, ticks: float) -> None:
+        self._write_again(ticks)
         for app in list(self._apps.values()):
             self._do(app, app.tick(now))
             for name, process in list(app.processes.items()):
