@@ -71,6 +71,7 @@ class Intake:
             patient=patient,
         )
         self._alive: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._said_at = self._loop.time()
 
@@ -82,15 +83,16 @@ class Intake:
         Again after `link_back`: what was on its way when the link broke counts as delivered, so the consumer is made anew,
         which brings all that is un-acked at once; what is held here only takes its new reply.
         """
-        if self._alive is not None:
-            with contextlib.suppress(FogError):  # one that cannot be deleted redelivers in its own time
-                await delete_consumer(self._context.bus, WORK, self._consumer)
+        async with self._starting:  # the link may have broken while the first was under way
+            if self._alive is None:
                 await self._make_consumer()
+                await self._puller.start()
+                self._alive = asyncio.create_task(self._say_alive())
+            else:
+                with contextlib.suppress(FogError):  # one that cannot be deleted redelivers in its own time
+                    await delete_consumer(self._context.bus, WORK, self._consumer)
+                    await self._make_consumer()
             self._puller.resume()
-            return
-        await self._make_consumer()
-        await self._puller.start()
-        self._alive = asyncio.create_task(self._say_alive())
 
     def link_back(self) -> None:
         """The link is up again: nothing is asked of the old consumer. `start` follows."""

@@ -29,10 +29,15 @@ from node.intake import Intake
 from node.member import Member
 from node.orders import Orders
 from node.runners.frames import PAYLOAD_MAX, Failed, Finished, Printed, Progressed
+from schemas import subjects
+from schemas.bus import Bus
 from schemas.device import DeviceCapabilities
 from schemas.errors import BadInput, FogError, NoResponders, Unreachable
+from schemas.jetstream import ensure_streams
 from schemas.loop import run
 from schemas.membership import Registered
+from schemas.store import Store
+from schemas.target import Target
 from schemas.task import Blob, FileArg, FunctionRun, History, Task, Work
 from tests.integration.node_fleet import ROOT, until
 from tests.until import eventually
@@ -173,6 +178,39 @@ def taking_in(blobs: Any, unfit: list[str]) -> tuple[Intake, Desk]:
     executor: Any = SimpleNamespace(pump=lambda: None)
     recorder: Any = SimpleNamespace(unfit=lambda _a, why: unfit.append(why))
     return Intake(context, desk, executor, recorder, blobs, lambda: None), desk
+
+
+async def test_work_comes_also_where_the_link_broke_while_the_consumer_was_first_made(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told to pause, and what had begun before did not tell it to go on."""
+    asked, back, came = asyncio.Event(), asyncio.Event(), []
+    make = intake.create_consumer
+
+    async def made_when_back(*args: Any, **settings: Any) -> None:
+        asked.set()
+        await back.wait()
+        await make(*args, **settings)
+
+    monkeypatch.setattr(intake, "create_consumer", made_when_back)
+    monkeypatch.setattr(Intake, "on_message", lambda _self, message: came.append(message.data))
+    bus = await Bus.connect(target, name="node")
+    try:
+        await ensure_streams(bus)
+        context: Any = SimpleNamespace(node="n1", bus=bus, offer=SimpleNamespace(functions=()), full="", sleep=None)
+        other: Any = None
+        taking = Intake(context, Desk(Room(1, 1.0, 1000)), other, other, other, lambda: None)
+        first = asyncio.create_task(taking.start())
+        await asked.wait()
+        taking.link_back()
+        again = asyncio.create_task(taking.start())
+        back.set()
+        await asyncio.gather(first, again)
+        await Store(bus).put(subjects.work("n1", "t1"), b"some", msg_id="t1.1")
+        await eventually(lambda: b"some" in came, what="the work is here")
+        await taking.stop()
+    finally:
+        await bus.close()
 
 
 LARGE = FunctionRun("sha256", Raw(b"[null]"), (FileArg(0, Blob(300_000, None, "sha256-x")),))
