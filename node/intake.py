@@ -92,6 +92,7 @@ class Intake:
                 with contextlib.suppress(FogError):  # one that cannot be deleted redelivers in its own time
                     await delete_consumer(self._context.bus, WORK, self._consumer)
                     await self._make_consumer()
+                    self._puller.restart()  # of what was asked of the old one meanwhile, the broker may say nothing
             self._puller.resume()
 
     def link_back(self) -> None:

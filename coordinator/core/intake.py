@@ -97,7 +97,7 @@ def enqueue(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
     if cls is None and set_hopeless_aside(state, bool(task.head.needs.node), now, out):
         cls = classify(state, task, avoid, now)
     if cls is not None and avoid and not cls.could and task.shun_until:
-        cls = _without_shun(state, task, avoid, now) or cls
+        cls = _without_others(state, task, avoid, now) or cls
     if cls is None:
         no_class(state, task, now, out)
         return
@@ -167,9 +167,14 @@ def _returned_by(task: TaskRecord, now: float) -> dict[str, float]:
     return {node: end for node, end in {**told, **(task.shunned or {})}.items() if end > now}
 
 
-def _without_shun(state: Coordinator, task: TaskRecord, avoid: frozenset[str], now: float) -> NeedsClass | None:
-    """No other node is a place for it: one that it failed on will do; one that returned it only after its time."""
-    kept = frozenset(task.history.avoid) | frozenset(_returned_by(task, now))
+def _without_others(state: Coordinator, task: TaskRecord, avoid: frozenset[str], now: float) -> NeedsClass | None:
+    """No other node is a place for it: one that it failed on will do; one that returned it after a moment."""
+    left = tune.SHUN_RETURNED_S - tune.SHUN_ALONE_S  # of the time that one is left alone for, when that moment is over
+    returned = _returned_by(task, now)
+    just_now = {node: end - left for node, end in returned.items() if end - left > now}
+    kept = frozenset(task.history.avoid).union(just_now)
+    if just_now:
+        task.shun_until = min(just_now.values())
     return classify(state, task, kept, now) if kept != avoid else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from coordinator.core import actions as a
@@ -183,20 +184,49 @@ def test_a_returned_task_counts_as_no_failure_and_goes_elsewhere() -> None:
     w.join("n1")
     w.submit("t1", retry=Retry(limit=0))
     w.outcome("t1", OutcomeKind.RETURNED, "battery low")
-    w.wait(2, beating=None)
-    assert w.states() == {"t1": "waiting"}, "its only node gave it back, and is left alone for a while"
+    w.wait(tune.SHUN_ALONE_S / 2, beating=None)
+    assert w.states() == {"t1": "waiting"}, "its only node gave it back, and is left alone for a moment"
     assert w.state.tasks["t1"].history.retries_used == 0
     w.join("n2")
     assert w.node_of("t1") == "n2"
 
 
-def test_a_node_that_returned_a_task_may_have_it_again_later() -> None:
+@pytest.mark.parametrize("began", [True, False])
+def test_the_only_node_for_a_task_has_what_it_returned_again_soon(began: bool) -> None:
+    """n2 is no place for it: keeping away from n1 would bring it nowhere."""
+    w = World()
+    w.join("n1")
+    w.join("n2", functions="other")
+    w.submit("t1")
+    w.outcome("t1", OutcomeKind.RETURNED, "not after the one that ended its process", started=began)
+    w.wait(tune.SHUN_ALONE_S + 1, beating=None)
+    assert w.node_of("t1") == "n1"
+
+
+def test_a_task_keeps_away_from_the_node_that_returned_it_while_another_is_a_place_for_it_though_a_busy_one() -> None:
     w = World()
     w.join("n1")
     w.submit("t1")
+    w.join("n2", slots=1)
+    w.submit("long", node="n2")
     w.outcome("t1", OutcomeKind.RETURNED, "user is back")
-    w.wait(tune.SHUN_RETURNED_S + 1, beating=None)
-    assert w.states() == {"t1": "placed"}
+    w.wait(tune.SHUN_RETURNED_S - 1, beating=None)
+    assert w.states()["t1"] == "waiting"
+    w.wait(2, beating=None)
+    assert w.node_of("t1") == "n1"
+
+
+def test_what_the_only_node_returns_at_once_each_time_goes_to_and_fro_no_quicker_than_it_must() -> None:
+    """It takes nothing, though its beats do not say so; nothing of it began, so that nothing else backs off."""
+    w = World()
+    w.join("n1")
+    w.submit("t1")
+    for _ in range(5):
+        w.outcome("t1", OutcomeKind.RETURNED, "its outbox is full", started=False)
+        w.wait(tune.SHUN_ALONE_S / 2, beating=None)
+        assert w.states() == {"t1": "waiting"}
+        w.wait(tune.SHUN_ALONE_S, beating=None)
+        assert w.states() == {"t1": "placed"}
 
 
 def test_a_clock_that_is_ahead_keeps_a_returned_task_from_its_node_no_longer_than_any_other() -> None:
@@ -205,9 +235,9 @@ def test_a_clock_that_is_ahead_keeps_a_returned_task_from_its_node_no_longer_tha
     w.join("n1")
     ahead = AttemptError("n1", 1, w.now + 2_700, "user is back", "returned", None)
     w.feed(replace(found(w, "t1", "_waiting", 2, 7), history=History(2, 1, submitted_at=w.now, errors=(ahead,))))
-    w.wait(tune.SHUN_RETURNED_S / 2, beating=None)
+    w.wait(tune.SHUN_ALONE_S / 2, beating=None)
     assert w.states() == {"t1": "waiting"}
-    w.wait(tune.SHUN_RETURNED_S, beating=None)
+    w.wait(tune.SHUN_ALONE_S, beating=None)
     assert w.states() == {"t1": "placed"}
 
 
