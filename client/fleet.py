@@ -29,7 +29,7 @@ from client.mapping import Mapping as RunningMap
 from client.rollouts import Rollouts
 from client.sources import source_of
 from client.submit import GIVE_UP_S, Submitter, TaskOptions, template
-from client.values import failure, value_of
+from client.values import failure, plain_value, value_of
 from client.waiting import Waiting
 from client.watch import Events, Outputs
 from schemas import limits, streams, subjects
@@ -116,7 +116,13 @@ class Fleet:
         A `pathlib.Path` argument is the content of that file, a ``str`` for a ``bytes`` parameter a path, everything else
         a JSON value. Raises Refused (``unknown-function``), BadInput, TaskFailed (with the recorded `Result`).
         """
-        return await value_of(await self._run(await self._function_task(function, args, options)), self._objects)
+        task = await self._function_task(function, args, options)
+        try:  # not by `_run`: each coroutine that waits, ten thousand times, is one more for the collector to look through
+            result = await self._submit.post(task)
+        except BaseException as error:
+            self._gave_up(task.id, error)
+            raise
+        return plain_value(result) if result.blob is None else await value_of(result, self._objects)
 
     async def start(self, function: str, *args: Any, **options: Unpack[TaskOptions]) -> Handle:
         """As `submit`, but returns once the broker keeps the task."""
@@ -182,10 +188,16 @@ class Fleet:
 
     async def _run(self, task: Task) -> Result:
         try:
-            return await self._submit.run(task)
-        except asyncio.CancelledError:
-            self.cancel_soon(task.id)
+            return await self._submit.post(task)
+        except BaseException as error:
+            self._gave_up(task.id, error)
             raise
+
+    def _gave_up(self, task: str, error: BaseException) -> None:
+        """Nobody waits for its result any more; of one that was cancelled nobody wants it."""
+        self._waiting.forget(task)
+        if isinstance(error, asyncio.CancelledError):
+            self.cancel_soon(task)
 
     async def _start(self, task: Task) -> Handle:
         outputs = Outputs(self._bus, self.submitter, task.id)

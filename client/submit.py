@@ -103,16 +103,6 @@ class Submitter:
             base.estimated_duration_s, base.exclusive, base.wait_for_node, input_bytes, base.traceparent,
         )  # fmt: skip
 
-    async def run(self, task: Task) -> Result:
-        """Submit and wait for the result, whatever it is. The broker's refusal comes as StoreRefused."""
-        future = self._waiting.watch(task.id)
-        try:
-            self._post(task, partial(_told, future))
-            return await future
-        except BaseException:
-            self._waiting.forget(task.id)
-            raise
-
     async def start(self, task: Task) -> asyncio.Future[Result]:
         """Submit, and return after the broker's ack with the future of the result."""
         result = self._waiting.watch(task.id)
@@ -126,9 +116,13 @@ class Submitter:
         return result
 
     def post(self, task: Task) -> asyncio.Future[Result]:
-        """Submit without waiting; the future also fails when the broker refuses the task."""
+        """Submit without waiting; the future is of the result, whatever it is, or fails when the broker refuses the task."""
         future = self._waiting.watch(task.id)
-        self._post(task, partial(_told, future))
+        try:
+            self._post(task, partial(_told, future))
+        except BadInput:
+            self._waiting.forget(task.id)
+            raise
         return future
 
     def _post(self, task: Task, on_answer: Any) -> None:

@@ -21,12 +21,18 @@ class Reader(Protocol):
 
 async def value_of(result: Result, objects: Reader) -> Any:
     """The returned value: bytes, or the JSON value. Raises TaskFailed when there is none."""
+    if result.blob is None or result.state is not ResultState.SUCCEEDED:
+        return plain_value(result)
+    data = await objects.bytes_of(result.blob)
+    return decode(data) if result.packed else data
+
+
+def plain_value(result: Result) -> Any:
+    """The same of a result that refers to no Blob."""
     if result.state is not ResultState.SUCCEEDED:
         raise failure(result)
-    if result.blob is not None:
-        data = await objects.bytes_of(result.blob)
-        return decode(data) if result.packed else data
-    return decode(bytes(result.value)) if bytes(result.value) else None
+    data = bytes(result.value)
+    return decode(data) if data else None
 
 
 async def values_of(result: Result, objects: Reader) -> list[Any]:
