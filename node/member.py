@@ -222,6 +222,12 @@ class Member:
             held=held,
             version=VERSION,
             asleep_s=context.sleep.gap_s(ticks()),
+            draining=bool(context.resting or context.full),
+            closed_for=context.full,
+            harvest_state=context.harvest_state,
+            power_mode=self._adviser.advice.power_mode.value,
+            limits=self._adviser.advice.limits,
+            battery_min=self._adviser.battery_min,
         )
         subject = subjects.register(context.node)
         answer = _registered(await context.bus.request(subject, encode(request), ASK_S))

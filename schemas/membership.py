@@ -53,6 +53,9 @@ class Register(Struct, frozen=True, omit_defaults=True):
 
     `key` is the node's public nkey; `signature` (base64) signs ``<node>:<session>:<challenge>`` with it.
     `session` is random, made at each start of the daemon: the same session again is the same boot.
+
+    Whether it takes work now, and how much of its offer, is said here as in a `Heartbeat`: between this and its first beat it
+    may be given some. That operators drained it is not `draining` here: the answer says whether that still holds.
     """
 
     node: Id
@@ -66,6 +69,12 @@ class Register(Struct, frozen=True, omit_defaults=True):
     held: tuple[Held, ...] = ()
     version: Annotated[str, Meta(max_length=32)] = ""
     asleep_s: Annotated[float, Meta(ge=0, le=limits.SLEEP_MAX_S)] = 0.0
+    draining: bool = False
+    closed_for: Annotated[str, Meta(max_length=limits.REASON_MAX)] = ""
+    harvest_state: str = ""
+    power_mode: str = ""
+    limits: Limits | None = None
+    battery_min: Annotated[float, Meta(ge=0, le=100)] = 0.0
 
 
 class Registered(Struct, frozen=True, omit_defaults=True):

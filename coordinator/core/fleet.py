@@ -87,14 +87,14 @@ def _join(
     if node.drain_wanted is not None:
         want_drained(node, node.drain_wanted, out)
     node.interval_s = interval_s(state)
-    node.asleep, node.self_draining, node.left = request.asleep_s > 0, False, False
+    node.asleep, node.left = request.asleep_s > 0, False
     node.resume_asked_at = 0.0
     node.beat_seq = -1
     node.orphans = frozenset()
     if new_boot or known_as is None:
         node.device = NO_CHANGE
         node.power_mode = ""
-        node.limit(None)  # until its first beat tells
+        node.limit(None)
     node.merge(request.state)
     node.derive()
     heard(state, node, request.asleep_s or node.interval_s, now)
@@ -102,6 +102,8 @@ def _join(
         names = tuple(f.name for f in record.offer.functions)
         data = NodeRegistered(node.id, record.boot, record.capabilities, record.offer.labels, names)
         out.append(Emit("node.registered", node.id, node.next_event("registered", state.term), data))
+    _advised(state, node, request, out)
+    _closed(node, request)
     if new_boot:
         take_acks(node, out)
     keep = sort_held(state, node, request, new_boot, now, out)
@@ -187,7 +189,7 @@ def take(state: Coordinator, b: Heartbeat, reply: str, at: float, now: float, ou
     return True
 
 
-def _advised(state: Coordinator, node: NodeView, b: Heartbeat, out: Out) -> bool:
+def _advised(state: Coordinator, node: NodeView, b: Heartbeat | Register, out: Out) -> bool:
     """What the node is advised to do now; True if it may matter for placing."""
     before = (node.power_mode == CRITICAL, node.slots, node.memory_now, node.battery_min)
     node.battery_min = b.battery_min or tune.BATTERY_MIN
@@ -205,12 +207,16 @@ def _advised(state: Coordinator, node: NodeView, b: Heartbeat, out: Out) -> bool
 
 def _said(node: NodeView, b: Heartbeat) -> None:
     node.asleep = b.asleep
-    node.self_draining = b.draining
     node.bad_messages = b.bad_messages
-    node.outbox, node.outbox_since, node.closed_for = b.outbox, b.outbox_since, b.closed_for
-    node.outbox_held = b.outbox_held
+    node.outbox, node.outbox_since, node.outbox_held = b.outbox, b.outbox_since, b.outbox_held
     if b.enforced is not None:
         node.enforced = b.enforced
+    _closed(node, b)
+
+
+def _closed(node: NodeView, b: Heartbeat | Register) -> None:
+    """Whether it takes no work by itself, and why."""
+    node.self_draining, node.closed_for = b.draining, b.closed_for
     if b.harvest_state:
         node.harvest_state = b.harvest_state
 

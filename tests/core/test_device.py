@@ -66,9 +66,13 @@ def laptop(tmp_path: Path) -> Path:
 
 
 def plant(root: Path, files: dict[str, str]) -> None:
+    """Each file is whole whenever it is read, as the kernel's are."""
     for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text + "\n")
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_text(text + "\n")
+        fresh.replace(path)
 
 
 def device(root: Path, env: dict[str, str] | None = None, **overrides: object) -> Device:

@@ -136,6 +136,31 @@ def test_a_new_boot_starts_without_the_limits_of_the_old_one() -> None:
     assert (node.slots, node.memory_free, node.power_mode) == (4, 4096, "")
 
 
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"draining": True, "harvest_state": "charging_low"}, "harvesting: it does not charge, or is low"),
+        ({"draining": True, "closed_for": "its outbox is full"}, "its outbox is full"),
+        ({"power_mode": "critical"}, "its power mode is critical"),
+        ({"limits": Limits(35.0, 100, 1)}, "its limits allow 100 MiB"),
+    ],
+)
+def test_a_node_that_takes_nothing_says_so_when_it_registers_and_is_given_nothing_before_its_first_beat(
+    said: dict[str, Any], why: str
+) -> None:
+    """Also one that registers again: after an election, say, a harvesting device that rests was sent what waited for it."""
+    w = World()
+    w.submit("t", memory_mb=500)
+    for session in ("s1", "s1", "s2"):
+        w.join("phone", device=FULL, battery_powered=True, session=session, said=said)
+        told = explain(w.state, "t")
+        assert not w.state.nodes["phone"].attempts
+        assert told is not None
+        assert why in told.text
+    w.beat("phone", power_mode="performance", limits=Limits(50.0, 4096, 2))
+    assert "t" in w.state.nodes["phone"].attempts
+
+
 def test_heartbeats_stretch_in_power_save_and_never_beyond_what_may_be_announced() -> None:
     assert stretched_s(5.0, PowerMode.PERFORMANCE) == stretched_s(5.0, PowerMode.BALANCED) == 5.0
     assert stretched_s(5.0, PowerMode.POWER_SAVE) == 5.0 * STRETCH[PowerMode.POWER_SAVE] == 15.0

@@ -156,8 +156,10 @@ class World:
     def join(
         self, name: str, cores: float = 4, slots: int | None = None, memory_mb: int = 4096, functions: str = "echo sleep big",
         device: DeviceState = MAINS, session: str = "s1", labels: dict[str, str] | None = None, held: tuple[Held, ...] = (),
-        key: str = KEY, kinds: tuple[str, ...] = ("function", "map"), asleep_s: float = 0.0, **capabilities: Any,
+        key: str = KEY, kinds: tuple[str, ...] = ("function", "map"), asleep_s: float = 0.0,
+        said: dict[str, Any] | None = None, **capabilities: Any,
     ) -> list[str]:  # fmt: skip
+        """It registers; `said`: what it takes at the moment, as `Register` names it."""
         offer = Offer(
             cores,
             memory_mb,
@@ -167,7 +169,7 @@ class World:
             kinds,
         )
         caps = DeviceCapabilities(cpu_cores=max(1, int(cores)), **capabilities)
-        request = Register(name, key, session, caps, offer, device, held=held, asleep_s=asleep_s)
+        request = Register(name, key, session, caps, offer, device, held=held, asleep_s=asleep_s, **(said or {}))
         record, revision = self.records.get(name, (None, 0))
         self.beats[name] = -1
         return self.feed(e.NodeRegistering(request, record, revision, f"reply-{name}"))

@@ -18,6 +18,7 @@ from schemas.api import NodeRequest
 from schemas.errors import Refused
 from schemas.policy import AdviceReply, PolicyReply, PolicyRequest
 from schemas.target import Target
+from tests.core.test_device import plant
 from tests.integration.stack import Stack, stack
 from tests.until import eventually
 
@@ -36,15 +37,10 @@ class Phone:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name, text in PHONE.items():
-            self.write(name, text)
+        plant(root, PHONE)
 
     def write(self, name: str, text: str) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(path.name + ".new")
-        fresh.write_text(text + "\n")
-        fresh.replace(path)
+        plant(self.root, {name: text})
 
     def battery(self, percent: int, charging: bool = False) -> None:
         self.write(f"{BATTERY}/status", "Charging" if charging else "Discharging")

@@ -17,6 +17,7 @@ from nacl.signing import VerifyKey
 from coordinator.broker import Broker
 from node.runners import tree
 from schemas import subjects
+from schemas.advice import Limits
 from schemas.codec import encode
 from schemas.creds import read_creds
 from schemas.device import DeviceState, NetworkQuality
@@ -26,6 +27,7 @@ from schemas.procs import start_mark
 from schemas.target import Target
 from schemas.task import Blob, CommandRun, FileArg, FunctionRun, History, OutcomeKind, ResultState, Task
 from tests.integration.node_fleet import Fleet, answer_of, until
+from tests.integration.test_advised_node import Phone
 
 GRANDCHILD = "(setsid sleep 600 & echo $! > grandchild); echo $$ > child; trap '' TERM; sleep 601; sleep 602"
 LONG = FunctionRun("sleep", Raw(b"[600]"))
@@ -74,6 +76,18 @@ async def test_a_node_proves_its_key_and_tells_what_it_offers(fleet: Fleet) -> N
     public = base64.b32decode(request.key + "=" * (-len(request.key) % 8))[1:33]  # prefix, ed25519 key, checksum
     VerifyKey(public).verify(f"n1:{request.session}:prove it".encode(), base64.b64decode(request.signature))
     assert os.stat(fleet.folder / "nodes" / "n1" / "node.key").st_mode & 0o777 == 0o600
+
+
+async def test_a_node_that_takes_nothing_says_so_when_it_registers(fleet: Fleet, tmp_path: Path) -> None:
+    """What it is given between that and its first beat would only come back, and wait for longer than if nothing had come."""
+    phone = Phone(tmp_path / "phone")
+    phone.battery(8)
+    harvesting = {"FOG_NODE_HARVEST": "enabled=true,window=always"}
+    fleet.start_node("n1", "--sysroot", str(phone), env=harvesting)
+    await until(lambda: len(fleet.registers) == 1, what=f"it registers; {fleet.log()}")
+    request = fleet.registers[0]
+    assert (request.draining, request.harvest_state, request.power_mode) == (True, "idle", "critical")
+    assert request.limits == Limits(20.0, 256, 1)
 
 
 async def test_the_identity_stays_and_the_session_is_new_at_each_start(fleet: Fleet) -> None:
