@@ -5,8 +5,6 @@ Virtual time, one seed, no I/O. After every step the world checks what must alwa
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,9 +30,10 @@ from schemas.rollout import (
     Told,
 )
 from schemas.rollout_state import ENDED, Outcome, RolloutPhase, RolloutRecord, RolloutSpec, Stage
+from tests.core.agenda import Agenda
 
 APP = "model"
-CATCH_UP_S = 2400.0  # most that flap come within it, and some expire
+CATCH_UP_S = 1200.0  # most that flap come within it, and some expire
 CHATTY = 0.05  # of the devices say every half minute how they are, also when nothing is new
 
 
@@ -72,6 +71,11 @@ class Player:
     order: int = 0
     version: str = ""
     told_of: dict[int, tuple[Told, str]] = field(default_factory=dict)
+    said: events.Reported | None = None  # how it is, until that changes
+
+    def says(self, order: int, phase: Phase, version: str, running: str, good: str) -> events.Reported:
+        """A report of it."""
+        return events.Reported(AppReport(self.name, 1, APP, order, phase, version, running, good))
 
 
 class World:
@@ -84,8 +88,8 @@ class World:
         self.flap, self.loss = flap, loss
         self.lives = False
         self._facts: dict[tuple[str, bool], Facts] = {}
-        self._number = itertools.count()
-        self._queue: list[tuple[float, int, Callable[..., object], tuple[object, ...]]] = []
+        self.agenda = Agenda()
+        self.changed = False  # something that a caller of `run` may wait for
         # what the broker keeps
         self.records: dict[str, tuple[RolloutRecord, int]] = {}
         self.assigned: dict[str, tuple[Assignment, int]] = {}
@@ -101,15 +105,17 @@ class World:
     # Time.
 
     def after(self, seconds: float, what: Callable[..., object], *args: object) -> None:
-        heapq.heappush(self._queue, (self.now + seconds, next(self._number), what, args))
+        self.agenda.put(self.now + seconds, what, args)
 
     def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-        end = self.now + seconds
-        while self._queue and self._queue[0][0] <= end and not until():
-            self.now, _, what, args = heapq.heappop(self._queue)
+        end, self.changed = self.now + seconds, True
+        while not (self.changed and until()):
+            self.changed = False
+            if (entry := self.agenda.take(end)) is None:
+                self.now = end
+                return
+            self.now, _, what, args = entry
             what(*args)
-        if not until():
-            self.now = end
 
     def start_ticking(self, every_s: float = 1.0) -> None:
         def tick(life: int) -> None:
@@ -144,6 +150,7 @@ class World:
         for action in wanted:
             self._do(action)
         if wanted:
+            self.changed = True
             self.check()
 
     def _give_to(self, life: int, event: events.Event) -> None:
@@ -226,7 +233,7 @@ class World:
         what = (a.told, a.version.version if a.version else "")
         if player.told_of.setdefault(a.order, what) != what:
             raise Broken(f"{node} was told two things as number {a.order}")
-        player.order, player.version = a.order, what[1]
+        player.order, player.version, player.said = a.order, what[1], None
         if a.told is Told.REMOVE:
             player.running = player.good = ""
             self.become(player, a.order, Phase.REMOVED, 0.1)
@@ -250,7 +257,7 @@ class World:
     def _became(self, player: Player, order: int, phase: Phase) -> None:
         if player.order != order:
             return
-        player.phase = phase
+        player.phase, player.said, self.changed = phase, None, True
         if phase is Phase.HEALTHY:
             player.running = player.good = player.version
         self.report(player)
@@ -260,23 +267,23 @@ class World:
     def report(self, player: Player) -> None:
         if not player.online or player.phase is None:
             return
-        said = AppReport(player.name, 1, APP, player.order, player.phase, player.version, player.running, player.good)
+        said = player.said or player.says(player.order, player.phase, player.version, player.running, player.good)
+        player.said = said
         times = 0 if self.rng.random() < self.loss else 2 if self.rng.random() < self.loss else 1
         for _ in range(times):
-            self.after(self.rng.uniform(0, 0.5), self._give_to, self.life, events.Reported(said))
+            self.after(self.rng.uniform(0, 0.5), self._give_to, self.life, said)
         if not times and self.lives:
             self.after(self.rng.uniform(20, 40), self.report, player)
         if player.lies:
-            lie = AppReport(player.name, 1, APP, player.order + self.rng.choice((-1, 1)), Phase.HEALTHY, "x", "x", "x")
-            self.give(events.Reported(lie))
+            self.give(player.says(player.order + self.rng.choice((-1, 1)), Phase.HEALTHY, "x", "x", "x"))
 
     def live(self) -> None:
         """Devices flap, and read what they missed when they are back. Of what nobody missed most say little again: a world of
         10,000 would be about nothing else."""
         self.lives = True
         for player in self.players.values():
-            often = player.lies or self.rng.random() < CHATTY
-            self.after(self.rng.uniform(0, 30), self._beat, player, 30.0 if often else 600.0)
+            every_s = 30.0 if self.rng.random() < CHATTY else 600.0
+            self.after(self.rng.uniform(0, 30), self._beat, player, every_s)
             self._flap_later(player)
 
     def _beat(self, player: Player, every_s: float) -> None:
