@@ -31,6 +31,7 @@ BATCH = 250
 HELD = 4 * BATCH  # events that may wait here for a slow reader
 STALL_S = 1.0  # a reader whose process took nothing in for so long, although there was more, may have missed some
 QUIET_S = 0.5  # a reader of what is there asks after this whether there is any more
+ALIVE_S = 1.0  # the consumer says so often that it lives: it is gone with its server, where that is one of several
 IDLE_S = 30.0  # the broker forgets the consumer of a watcher that went away after this
 # A new consumer begins so many events behind the last that came: a broker that was killed has forgotten the very last ones,
 LOOK_BACK = 1_000  # which are said again under other numbers (`schemas.eventlog`). What came before is not given twice.
@@ -74,8 +75,9 @@ class Events:
         """The events, oldest first; without `follow` up to the last one stored when this began. Raises FellBehind."""
         await self._open()
         self._puller = Puller(
-            self._bus, streams.EVENTS, self._name, self._arrived, batch=BATCH, on_missing=self._open, room=self._room
-        )
+            self._bus, streams.EVENTS, self._name, self._arrived,
+            batch=BATCH, on_missing=self._open, room=self._room, alive_s=ALIVE_S,
+        )  # fmt: skip
         if self._follow or self._left:
             await self._puller.start()
             self._bus.when_back(self._renew)

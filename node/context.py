@@ -10,11 +10,14 @@ from node.core.sleep import Sleep
 from schemas.bus import Bus
 from schemas.errors import BadInput
 from schemas.eventlog import EventLog
+from schemas.limits import NODE_QUEUE_MAX
 from schemas.membership import Offer
 from schemas.names import new_id
+from schemas.pull import ack
 from schemas.store import Store
 
 ASLEEP = "the node sleeps"
+ACKS_MAX = 2 * NODE_QUEUE_MAX  # deliveries that the broker has un-acked at a time, so what may be lost of acks at once
 BAD_KEPT = 5  # of the latest bad messages, as the answer to `report` tells them
 
 
@@ -46,11 +49,22 @@ class Context:
     outbox_spoilt: int = 0
     bad_messages: int = 0
     bad: deque[str] = field(default_factory=lambda: deque(maxlen=BAD_KEPT))
+    acked: deque[str] = field(default_factory=lambda: deque(maxlen=ACKS_MAX))
 
     @property
     def refuses(self) -> str:
         """Why no new work is wanted now; "" when it is."""
         return self.closed_to or self.critical or (ASLEEP if self.sleep else "") or self.full or self.resting
+
+    def ack(self, reply: str) -> None:
+        """Say that a delivery of FOG_WORK is over here. Not waited for."""
+        self.acked.append(reply)
+        ack(self.bus, reply)
+
+    def ack_again(self) -> None:
+        """Another server leads the consumer: what was acked lately may have been lost with the one before."""
+        for reply in self.acked:
+            ack(self.bus, reply)
 
     def note_bad(self, where: str, error: BadInput) -> None:
         """Count a message that could not be understood."""

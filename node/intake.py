@@ -21,7 +21,7 @@ from schemas.errors import BadInput, FogError, Unreachable
 from schemas.jetstream import create_consumer, delete_consumer
 from schemas.limits import NODE_QUEUE_MAX, WORK_ACK_WAIT_S, WORK_PROGRESS_S
 from schemas.logs import fields
-from schemas.pull import Message, Puller, ack, progress
+from schemas.pull import Message, Puller, progress
 from schemas.streams import NODE_CONSUMER, WORK
 from schemas.task import Blob, CommandRun, FunctionRun, MapRun, Task, TaskHead, Work
 
@@ -69,6 +69,7 @@ class Intake:
             on_missing=self._make_consumer,
             room=self._room,
             patient=patient,
+            on_elected=context.ack_again,
         )
         self._alive: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -197,7 +198,7 @@ class Intake:
         """Show it to the desk; True when it is new here."""
         taken, reply = self._desk.take(attempt)
         if reply:
-            ack(self._context.bus, reply)
+            self._context.ack(reply)
         if taken is Taken.REBASED:
             held = self._desk.held[attempt.task.id]
             if held.started_at:

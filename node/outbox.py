@@ -42,7 +42,6 @@ from schemas import subjects
 from schemas.errors import BadInput, FogError, StoreRefused, Unreachable
 from schemas.logs import fields
 from schemas.objects import Objects
-from schemas.pull import ack
 from schemas.store import Ack
 from schemas.task import OutcomeKind
 from schemas.transport import What
@@ -305,7 +304,7 @@ class Outbox:
             self._over(item)
             reply = self._desk.settle(item.attempt, final=result)
             if reply:
-                ack(self._context.bus, reply)
+                self._context.ack(reply)
         elif isinstance(answer, Unreachable):
             self._end_turn(item)  # the daemon goes down: it is kept
         elif isinstance(answer, StoreRefused) and answer.code != TOO_LARGE:

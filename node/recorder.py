@@ -26,7 +26,6 @@ from node.outputs import Outputs
 from node.runners.frames import Failed, Finished, Printed, Progressed
 from schemas import limits
 from schemas.event import TaskEvent
-from schemas.pull import ack
 from schemas.task import OutcomeKind
 
 STDERR_SHOWN = 600  # characters of a failed command's stderr that its error carries
@@ -219,7 +218,7 @@ class Recorder:
 
     def _ack(self, reply: str) -> None:
         if reply:
-            ack(self._context.bus, reply)
+            self._context.ack(reply)
 
     def _spawn(self, work: object) -> None:
         task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type,var-annotated]

@@ -31,6 +31,7 @@ ROOM = 4096  # beyond the payload: the subject and the ack's reply subject count
 ASK_EVERY = 8  # messages: room comes back one by one, and a small top-up is not worth a request
 WATCH_S = 0.5
 MISSING_RETRY_S = (0.1, 2.0)
+_BODY = b'{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}'
 
 
 class Message:
@@ -117,6 +118,8 @@ class Puller:
     and gives each to `on_message`.
 
     `patient()` tells whether requests are to last longer. `on_missing` is awaited when the consumer is gone, to make it anew.
+    `on_elected` hears that another server leads the consumer: acks that were sent to the one before may be lost.
+    With `alive_s` a request of which nothing is heard for twice as long is given up.
     `on_message` must not raise or block.
     """
 
@@ -131,6 +134,8 @@ class Puller:
         on_missing: Callable[[], Awaitable[None]],
         room: Callable[[], int] | None = None,
         patient: Callable[[], bool] = lambda: False,
+        alive_s: float = 0.0,
+        on_elected: Callable[[], None] = lambda: None,
     ) -> None:
         self._bus = bus
         self._stream = stream
@@ -140,7 +145,7 @@ class Puller:
         self._batch = batch
         self._bytes = max(BATCH_BYTES, bus.max_payload + ROOM)
         self._on_missing = on_missing
-        self._room, self._patient = room, patient
+        self._room, self._patient, self._alive_s, self._on_elected = room, patient, alive_s, on_elected
         self._lanes: list[_Request | None] = [None] * LANES
         self._asked = 0
         self._count = 0
@@ -161,7 +166,7 @@ class Puller:
         self._inbox = self._bus.new_inbox() + "."
         self._subscriptions = [
             *[await self._bus.subscribe(f"{self._inbox}{n}.*", partial(self._arrived, n)) for n in range(LANES)],
-            await self._bus.subscribe(self._elected, lambda *_: self.restart()),
+            await self._bus.subscribe(self._elected, lambda *_: self._other_leader()),
         ]
         self._watcher = self._loop.create_task(self._watch())
         self.ask()
@@ -191,6 +196,10 @@ class Puller:
         self._asked = 0
         self.ask()
 
+    def _other_leader(self) -> None:
+        self.restart()
+        self._on_elected()
+
     def ask(self) -> None:
         """Ask for as many more as there is room for. Call it when room appears."""
         while not self._paused and self._mending is None and self._bus.connected and self._inbox:
@@ -205,9 +214,10 @@ class Puller:
             self._count += 1
             expires_s = PATIENT_S if self._patient() else EXPIRES_S
             lane, key = self._lanes.index(None), f"{self._count:x}"
-            self._lanes[lane] = _Request(key, want, self._bytes, self._loop.time() + expires_s + 5)
+            lasts_s = 2 * self._alive_s or expires_s + 5
+            self._lanes[lane] = _Request(key, want, self._bytes, self._loop.time() + lasts_s)
             self._asked += want
-            body = b'{"batch":%d,"max_bytes":%d,"expires":%d}' % (want, self._bytes, expires_s * 1_000_000_000)
+            body = _BODY % (want, self._bytes, expires_s * 1_000_000_000, int(self._alive_s * 1e9))
             self._bus.publish(self._subject, body, reply=f"{self._inbox}{lane}.{key}")
 
     def _arrived(self, lane: int, subject: str, reply: str, data: bytes, headers: bytes) -> None:
@@ -219,6 +229,8 @@ class Puller:
             request.left -= 1
             request.bytes -= len(subject) + len(reply) + len(headers) + len(data)
             self._asked -= 1
+            if self._alive_s:
+                request.ends = self._loop.time() + 2 * self._alive_s
             if request.left <= 0 or request.bytes <= 0:
                 self._end(lane)
         self._on_message(Message(subject, reply, data, headers))
@@ -232,7 +244,10 @@ class Puller:
 
     def _status(self, lane: int, key: str, status: int, headers: bytes) -> None:
         request = self._lanes[lane]
-        if status == 100 or request is None or request.key != key:
+        if request is None or request.key != key:
+            return
+        if status == 100:
+            request.ends = self._loop.time() + 2 * self._alive_s
             return
         self._end(lane)
         missing = (
@@ -240,7 +255,7 @@ class Puller:
         )
         if missing:
             self.renew()
-        elif status in (404, 408) or b"Exceeds MaxBytes" in headers:
+        elif status in (404, 408) or b"Exceeds MaxBytes" in headers or b"Batch Completed" in headers:
             self.ask()
         # other 409s (too many waiting, a leader change): the watch asks again
 

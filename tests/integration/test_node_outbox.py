@@ -44,14 +44,15 @@ class World:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.bus: Any = SimpleNamespace(connected=True, max_payload=1 << 20, publish=self._publish)
+        self.bus: Any = SimpleNamespace(connected=True, max_payload=1 << 20)
+        self.acks: list[str] = []
         self.context: Any = SimpleNamespace(
-            node="n1", boot=2, bus=self.bus, store=self, leaving=False, closed_to="", sleep=None, full="", outbox_held=0
-        )
+            node="n1", boot=2, bus=self.bus, store=self, leaving=False, closed_to="", sleep=None, full="", outbox_held=0,
+            ack=self.acks.append,
+        )  # fmt: skip
         self.way = Way(TransportPreference.BALANCED)
         self.desk = Desk(Room(1, 1.0, 1000))
         self.posts: list[tuple[str, bytes, Callable[[Ack | FogError], None]]] = []
-        self.acks: list[str] = []
         self.withdrawn: list[object] = []
         self.answer: Ack | FogError | None = None
         self.outcome_answer: Ack | FogError | None = Ack("FOG_OUTCOMES", 1)
@@ -64,9 +65,6 @@ class World:
         self.transports = Transports(self.context, lambda: self.way)
         folder = Folder(self.path)
         return Outbox(self.context, self.desk, self, folder, self.transports, self.full.append)  # type: ignore[arg-type]
-
-    def _publish(self, subject: str, _data: bytes, **_more: object) -> None:
-        self.acks.append(subject)
 
     def post(self, subject: str, data: bytes, _id: str, on_answer: Callable[[Ack | FogError], None]) -> object:
         self.posts.append((subject, data, on_answer))

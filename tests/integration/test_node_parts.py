@@ -9,15 +9,17 @@ import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec import Raw
 
+from node import context as context_module
 from node import executor as executor_module
 from node import intake
 from node import member as member_module
 from node.blobs import Blobs
+from node.context import Context
 from node.core.attempts import Attempt, Place, attempt_of
 from node.core.desk import Desk
 from node.core.endings import Done
@@ -33,11 +35,13 @@ from schemas import pull, subjects
 from schemas.bus import Bus
 from schemas.device import DeviceCapabilities
 from schemas.errors import BadInput, FogError, NoResponders, Unreachable
-from schemas.jetstream import ensure_streams
+from schemas.eventlog import EventLog
+from schemas.jetstream import ensure_streams, stream_info
 from schemas.loop import run
-from schemas.membership import Registered
-from schemas.pull import Puller
+from schemas.membership import Offer, Registered
+from schemas.pull import Message, Puller
 from schemas.store import Store
+from schemas.streams import NODE_CONSUMER, WORK
 from schemas.target import Target
 from schemas.task import Blob, FileArg, FunctionRun, History, Task, Work
 from tests.integration.node_fleet import ROOT, until
@@ -175,7 +179,7 @@ def taking_in(blobs: Any, unfit: list[str]) -> tuple[Intake, Desk]:
     desk = Desk(Room(1, 1.0, 1000))
     offer = SimpleNamespace(functions=())
     bus = SimpleNamespace(when_back=lambda _fn: None, max_payload=1 << 20)
-    context: Any = SimpleNamespace(node="n1", bus=bus, offer=offer, closed_to="")
+    context: Any = SimpleNamespace(node="n1", bus=bus, offer=offer, closed_to="", ack_again=lambda: None)
     executor: Any = SimpleNamespace(pump=lambda: None)
     recorder: Any = SimpleNamespace(unfit=lambda _a, why: unfit.append(why))
     return Intake(context, desk, executor, recorder, blobs, lambda: None), desk
@@ -205,7 +209,8 @@ async def test_work_comes_also_where_the_link_broke_while_the_consumer_was_first
     bus = await Bus.connect(target, name="node")
     try:
         await ensure_streams(bus)
-        context: Any = SimpleNamespace(node="n1", bus=bus, offer=SimpleNamespace(functions=()), full="", sleep=None)
+        offer = SimpleNamespace(functions=())
+        context: Any = SimpleNamespace(node="n1", bus=bus, offer=offer, full="", sleep=None, ack_again=lambda: None)
         other: Any = None
         taking = Intake(context, Desk(Room(1, 1.0, 1000)), other, other, other, lambda: None)
         first = asyncio.create_task(taking.start())
@@ -216,6 +221,35 @@ async def test_work_comes_also_where_the_link_broke_while_the_consumer_was_first
         await asyncio.gather(first, again)
         await Store(bus).put(subjects.work("n1", "t1"), b"some", msg_id="t1.1")
         await eventually(lambda: b"some" in came, what="the work is here")
+        await taking.stop()
+    finally:
+        await bus.close()
+
+
+async def test_acks_that_were_lost_with_the_server_that_led_the_consumer_are_said_to_the_next(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came: list[Message] = []
+    monkeypatch.setattr(Intake, "on_message", lambda _self, message: came.append(message))
+    bus = await Bus.connect(target, name="node")
+    try:
+        await ensure_streams(bus)
+        store = Store(bus)
+        context, other = Context("n1", bus, store, EventLog(bus, store, "/fog/node/n1"), Offer()), cast("Any", None)
+        taking = Intake(context, Desk(Room(1, 1.0, 1000)), other, other, other, lambda: None)
+        await taking.start()
+        await store.put(subjects.work("n1", "t1"), b"some", msg_id="t1.1")
+        await eventually(lambda: came, what="the work is here")
+        with monkeypatch.context() as lost:
+            lost.setattr(context_module, "ack", lambda *_: None)
+            context.ack(came[0].reply)
+        assert (await stream_info(bus, WORK))["state"]["messages"] == 1
+        bus.publish(f"$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.{WORK}.{NODE_CONSUMER}n1", b"{}")
+
+        async def gone() -> bool:
+            return not (await stream_info(bus, WORK))["state"]["messages"]
+
+        await eventually(gone, what="the work is over for the broker, too")
         await taking.stop()
     finally:
         await bus.close()

@@ -8,12 +8,14 @@ from contextlib import aclosing
 
 import pytest
 
+from client import watch
 from client.watch import HELD, Events
-from schemas import jetstream, streams
+from schemas import jetstream, pull, streams
 from schemas.bus import Bus
 from schemas.errors import BadInput, FellBehind
 from schemas.event import CloudEvent, TaskEvent
 from schemas.eventlog import EventLog
+from schemas.pull import Puller
 from schemas.store import Store
 from schemas.target import Target
 from tests.until import eventually
@@ -119,4 +121,30 @@ async def test_reading_what_is_there_ends_although_some_of_it_went_meanwhile(log
         await jetstream.call(bus, f"STREAM.PURGE.{streams.EVENTS}", {"seq": KEPT})
         rest = [event.subject async for event in stream]
         assert rest[-1] == f"t{KEPT}"
+    await reading.close()
+
+
+async def test_a_follower_whose_consumer_ends_without_a_word_goes_on_with_another(
+    log: tuple[Bus, EventLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it lay with one of several servers, and that was killed: nobody ends the requests that it had."""
+    monkeypatch.setattr(pull, "EXPIRES_S", 3600)
+    monkeypatch.setattr(watch, "ALIVE_S", 0.2)
+    alive = Puller._status
+
+    def only_signs_of_life(self: Puller, lane: int, key: str, status: int, headers: bytes) -> None:
+        if status != 409:
+            alive(self, lane, key, status, headers)
+
+    monkeypatch.setattr(Puller, "_status", only_signs_of_life)
+    bus, events = log
+    reading = Events(bus, after=0, follow=True)
+    async with aclosing(aiter(reading)) as stream:  # type: ignore[type-var]
+        await say(events, 1, 1)
+        assert (await anext(stream)).subject == "t1"
+        [consumer] = await jetstream.consumers(bus, streams.EVENTS)
+        await jetstream.delete_consumer(bus, streams.EVENTS, consumer)
+        await say(events, 2, 2)
+        async with asyncio.timeout(30):
+            assert (await anext(stream)).subject == "t2"
     await reading.close()
