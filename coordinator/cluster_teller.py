@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from coordinator.areas import Term
+from coordinator.core.clusters.sampling import sample
 from coordinator.core.clusters.state import Cluster, Clusters
 from schemas import subjects
 from schemas.cluster import Membership, Peer
@@ -86,8 +87,9 @@ class Teller:
     def _membership(self, cluster: Cluster, node: str) -> Membership:
         peers = cluster.told or (Peer(node),)
         return Membership(
-            self._term.number, cluster.id, cluster.term, cluster.version, cluster.leader, peers, cluster.relays
-        )
+            self._term.number, cluster.id, cluster.term, cluster.version, cluster.leader, peers, cluster.relays,
+            sample(self._state, cluster, node),
+        )  # fmt: skip
 
     async def _ask(self, node: str, said: Membership) -> bool:
         if not self._term.may():

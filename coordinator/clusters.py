@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
-from itertools import islice
 from typing import Any
 
 from msgspec import Struct
@@ -17,16 +16,19 @@ from msgspec import Struct
 from coordinator.areas import Area, Endpoints, Term
 from coordinator.cluster_teller import Teller
 from coordinator.core.clusters import leading, machine, operating, relaying, views
+from coordinator.core.clusters.nearness import COMMON
 from coordinator.core.clusters.patterns import Patterns
 from coordinator.core.clusters.restoring import restore
 from coordinator.core.clusters.state import Action, Belongs, Clusters, Elect, Say, Tell, Write
-from coordinator.core.clusters.traits import facts_of
+from coordinator.core.clusters.traits import facts_of, site_of
 from coordinator.core.events import Clustered
+from coordinator.core.nodeview import NodeView
 from coordinator.decider import Decider
 from coordinator.refusal import Refusal
 from coordinator.relays import Relays
 from schemas import api, streams
 from schemas import cluster as wire
+from schemas.cluster import Traits
 from schemas.codec import Decoder, encode
 from schemas.errors import BadInput, Conflict, FogError, Unreachable
 from schemas.kv import Entry, Kv
@@ -36,7 +38,7 @@ from schemas.membership import NodeState
 log = logging.getLogger("fog.clusters")
 
 LEADER = ".leader"  # the suffix of the key that holds a cluster's leadership
-LOOKED_AT = 200  # nodes that are looked at in one tick: their scores change without a word, and count after 30 s
+ROUND = 600  # ticks in which every node is looked at once: its record of tasks moves its score without a word
 WRITES = 32  # at a time
 AGAIN_S = 0.5
 
@@ -111,15 +113,35 @@ class ClustersArea(Area):
                 machine.gone(self.state, name)
                 continue
             self._patterns.seen(name, node.state in (NodeState.ONLINE, NodeState.LATE), now)
-            machine.seen(self.state, facts_of(node, self._patterns.word(name)), now)
+            table = node.device.network_peers
+            self.state.near.heard(
+                name, site_of(node.device, self._was(name)), table if isinstance(table, dict) else None
+            )
+            self._see(node, now)
+        for name in self.state.near.settle(now):
+            if name in self.term.nodes:
+                self._see(self.term.nodes[name], now)
         self._carry_out(machine.settle(self.state, now))
+
+    def _see(self, node: NodeView, now: float) -> None:
+        """It is as it is now."""
+        pattern = self._patterns.word(node.id, node.record.capabilities.utc_offset_min)
+        place = self.state.near.place.get(node.id, COMMON)
+        machine.seen(self.state, facts_of(node, pattern, place, self._was(node.id)), now)
+
+    def _was(self, node: str) -> Traits | None:
+        """What it is seated by, or was when it was last seen."""
+        known = self.state.nodes.get(node)
+        if known is not None:
+            return known.traits
+        home = self.state.home.get(node)
+        return machine.seat_of(home, node).traits if home is not None else None
 
     def tick(self, now: float) -> None:
         """Look at some nodes, at who waits to lead, at members that did not answer; and close the hour."""
         if not self._to_look:
             self._to_look = list(self.term.nodes)
-        some = list(islice(self._to_look, LOOKED_AT))
-        del self._to_look[: len(some)]
+        some = [self._to_look.pop() for _ in range(min(len(self._to_look), 1 + len(self.term.nodes) // ROUND))]
         self.changed([node for node in some if node in self.term.nodes], now)
         relaying.look(self.state)
         self._carry_out(machine.look_again(self.state, now) + machine.settle(self.state, now))
@@ -231,7 +253,7 @@ class ClustersArea(Area):
             raise Refusal(
                 "unknown-cluster", f"there is no cluster {request.cluster}", "`fog clusters` lists them", "cluster"
             )
-        return views.row(cluster, self.term.nodes)
+        return views.row(self.state, cluster, self.term.nodes)
 
     def _operator(self, do: Callable[[Clusters, Any, float], str]) -> Callable[[Any], Coroutine[Any, Any, Struct]]:
         async def answer(request: Any) -> Struct:

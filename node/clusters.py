@@ -21,7 +21,7 @@ from schemas.decision import Poll, Vote, VoteRequest
 from schemas.device import DeviceState
 from schemas.errors import BadInput
 from schemas.logs import fields
-from schemas.peer import CacheDone, CacheGet, CacheItem, CachePut, ChunksAsk, ChunksHeld, Pong
+from schemas.peer import CacheDone, CacheGet, CacheItem, CachePut, ChunksAsk, ChunksHeld, PingAsk, Pong
 from schemas.relay import BeatAck
 
 log = logging.getLogger("fog.node.clusters")
@@ -31,6 +31,7 @@ MIB = 1 << 20
 _vote: Decoder[VoteRequest] = Decoder(VoteRequest)
 _get: Decoder[CacheGet] = Decoder(CacheGet)
 _put: Decoder[CachePut] = Decoder(CachePut)
+_ping: Decoder[PingAsk] = Decoder(PingAsk)
 _chunks: Decoder[ChunksAsk] = Decoder(ChunksAsk)
 
 Reply = Pong | Vote | CacheItem | CacheDone | ChunksHeld
@@ -48,6 +49,7 @@ class Clusters:
         self._votes = Votes(policy)
         self.cache = Cache(context, self.seats, context.offer.cache_mb * MIB)
         self._polls = Polls(context, self.seats, self._vote_on)
+        self._at: Callable[[str], str] = lambda _: ""
         self._subscription: Subscription | None = None
         self.relay: Relay | None = None  # of heartbeats
         # verb: what is done, and what an answer is made of that says no
@@ -59,8 +61,10 @@ class Clusters:
             "cache-drop": (lambda cluster, data: self.cache.drop(cluster, _get(data)), CacheDone),
         }
 
-    def share(self, held: Callable[[str, ChunksAsk], ChunksHeld]) -> None:
-        """`held` answers what there is of an artifact, to a member of that cluster."""
+    def share(self, held: Callable[[str, ChunksAsk], ChunksHeld], at: Callable[[str], str] = lambda _: "") -> None:
+        """`held` answers what there is of an artifact, to a member of that cluster; `at` says where this device listens, to
+        one of that site."""
+        self._at = at
         self._verbs["chunks"] = (lambda cluster, data: held(cluster, _chunks(data)), ChunksHeld)
 
     async def start(self) -> None:
@@ -125,9 +129,10 @@ class Clusters:
             if reply:
                 self._context.bus.publish(reply, encode(BeatAck(error=error.message[:300])))
 
-    def _ping(self, cluster: str, _data: bytes) -> Pong:
-        seat = self.seats.now[cluster]
-        return Pong(self._context.node, seat.cluster_term, len(self.cache.pool), self.cache.pool.size)
+    def _ping(self, cluster: str, data: bytes) -> Pong:
+        seat, pool = self.seats.now[cluster], self.cache.pool
+        at = self._at(_ping(data).site) if data else ""
+        return Pong(self._context.node, seat.cluster_term, len(pool), pool.size, at=at)
 
     def _asked_to_vote(self, cluster: str, data: bytes) -> Vote:
         asked = _vote(data)

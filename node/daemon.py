@@ -35,6 +35,7 @@ from node.intake import Intake
 from node.kept import Folder
 from node.leaser import Leaser
 from node.member import Member
+from node.nearness import Nearness
 from node.offer import offer_of
 from node.orders import Orders
 from node.outbox import Outbox
@@ -181,7 +182,14 @@ class Daemon:
             )
             self._registered = asyncio.Event()
             self._harvester = self._make_harvester(capabilities)
-            member.on_beat.extend((transports.on_beat, self._intake.on_beat))
+            self._nearness = nearness = Nearness(
+                context,
+                self._clusters.seats,
+                lambda: adviser.advice.power_mode,
+                lambda: adviser.state,
+                self._device.set_peers,
+            )
+            member.on_beat.extend((transports.on_beat, self._intake.on_beat, nearness.on_beat))
             orders.on_assignment = self._apps.on_assignment
             await self._join_peers(bus, throttle)
             self._follow(adviser, Heed(context, desk, executor, orders, recorder, member.beat))
@@ -213,7 +221,7 @@ class Daemon:
             return adviser.state.network_gateway or ""
 
         self._share = share = Share(clusters.seats, self._apps.shelf, throttle, why_not, site)
-        clusters.share(share.held)
+        clusters.share(share.held, share.near)
         peers = Peers(
             context, clusters.seats, clusters.seated, throttle.paced, lambda: bool(share.at) and not why_not(), site
         )
@@ -381,6 +389,7 @@ class Daemon:
         await self._recorder.all_posted(max(STOP_S, self._settings.leave_grace_s))
         stored = await context.events.drain(STOP_S)
         self._clusters.stop()
+        self._nearness.stop()
         await self._share.close()
         await self._intake.stop()
         self._member.beat()

@@ -73,6 +73,7 @@ class Device:
         self._termux = Termux(env) if self._android else None
         self._trips, self._goodput = Trips(), Goodput()
         self._link: Look = dict.fromkeys(_OF_LINK, unknown("the link to the broker has not been measured yet"))
+        self._link["network_peers"] = unknown("the way to no device of its site has been measured yet")
         self._kept: dict[str, tuple[float, Any]] = {}
         self._power_age_s = POWER_AGE_S
 
@@ -93,6 +94,10 @@ class Device:
         trip = self._trips.add(round_trip_ms)
         source = _NO_ANSWER if trip is None else "round trip to the broker"
         self._link["network_latency_ms"] = unknown(source) if trip is None else known(trip, source)
+
+    def set_peers(self, round_trips_ms: dict[str, int]) -> None:
+        """The round trips to other devices of its site."""
+        self._link["network_peers"] = known(round_trips_ms, "round trips in ms, rounded")
 
     @property
     def goodput(self) -> Goodput:

@@ -26,6 +26,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from schemas import limits
+from schemas.device import PEERS_MAX
 from schemas.names import Id
 
 
@@ -48,10 +49,12 @@ class Relay(StrEnum):
 class Traits(Struct, frozen=True, order=True, omit_defaults=True):
     """What a node is grouped by, the most important first. `site` is its gateway's mark; "" is unknown, as for the others.
 
+    `place` tells devices of a site apart that are far from each other, by what they measured (core/clusters/nearness.py).
     `tier` is 1 (low) to 4 (top), `latency` the named quality of its link, `pattern` when it tends to be there.
     """
 
     site: str = ""
+    place: str = ""
     device_type: str = ""
     tier: int = 0
     latency: str = ""
@@ -99,10 +102,17 @@ class Peer(Struct, frozen=True, array_like=True):
     cache_mb: int = 0
 
 
+class Near(Struct, frozen=True, array_like=True):
+    """A device to measure the way to, and the cluster as whose member it is asked: ``[node, cluster]``."""
+
+    node: Id
+    cluster: Id
+
+
 class Membership(Struct, frozen=True, omit_defaults=True):
     """What a member is told: the coordinator's term, and one cluster that it is in now. `peers` are all members, itself too;
     without any it is in that cluster no more. Nothing of an older `cluster_term` counts after that. With `relay`, members beat
-    to the leader."""
+    to the leader. `near` are those that it is to measure the round trip to: members, and some of other clusters of its site."""
 
     term: int
     cluster: Id
@@ -111,6 +121,7 @@ class Membership(Struct, frozen=True, omit_defaults=True):
     leader: str = ""
     peers: tuple[Peer, ...] = ()
     relay: bool = False
+    near: Annotated[tuple[Near, ...], Meta(max_length=PEERS_MAX)] = ()
 
 
 # What clients ask on ``api.cluster.<verb>``.
@@ -155,7 +166,8 @@ class RelayCluster(Struct, frozen=True):
 
 class MemberRow(Struct, frozen=True, omit_defaults=True):
     """A member: its state, score (0..1), the tasks that it holds, and the memory that it offers to the cluster's cache.
-    `relayed`: its last heartbeat came by way of its leader."""
+    `relayed`: its last heartbeat came by way of its leader. `apart_ms` is the median of the round trips between it and the
+    others, as far as any was measured."""
 
     node: str
     state: str = ""
@@ -163,6 +175,15 @@ class MemberRow(Struct, frozen=True, omit_defaults=True):
     tasks: int = 0
     cache_mb: int = 0
     relayed: bool = False
+    apart_ms: float | None = None
+
+
+class Apart(Struct, frozen=True):
+    """The round trips between the members that were measured, so many pairs of them."""
+
+    pairs: int
+    median_ms: float
+    max_ms: int
 
 
 class ClusterRow(Struct, frozen=True, omit_defaults=True):
@@ -180,6 +201,7 @@ class ClusterRow(Struct, frozen=True, omit_defaults=True):
     balance: float | None = None
     relay: bool = False
     relaying: Relay = Relay.DEFAULT
+    apart: Apart | None = None
 
 
 class ClustersReply(Struct, frozen=True):

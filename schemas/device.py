@@ -11,7 +11,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from schemas.names import Word
+from schemas.names import Id, Word
 
 
 class DeviceType(StrEnum):
@@ -67,6 +67,7 @@ class SensorKind(StrEnum):
     CPU = "cpu"
 
 
+PEERS_MAX = 12  # devices that one measures the way to
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -93,6 +94,7 @@ class DeviceCapabilities(Struct, frozen=True, omit_defaults=True):
     has_secure_enclave: bool | None = None
     attestation_support: bool | None = None
     python_version: str = ""
+    utc_offset_min: Annotated[int, Meta(ge=-1440, le=1440)] | None = None  # of its own zone, now
     pretending: bool = False  # played through the environment (SPEC 5.9)
     sources: dict[str, str] = {}
     unknown: dict[str, str] = {}
@@ -105,6 +107,7 @@ class DeviceState(Struct, frozen=True, omit_defaults=True):
     critical trip that the sensor tells of itself. Latency is the round trip to the broker, goodput what transfers over its
     link reach. `user_idle_s` counts from the last key or pointer movement.
     `network_gateway` is a mark of the default gateway: equal for devices behind the same one, and telling nothing else.
+    `network_peers` are the round trips that it measured to devices of its site, roughly, in ms.
     `sources` and `unknown` come whole, or not at all when neither changed.
     """
 
@@ -126,6 +129,9 @@ class DeviceState(Struct, frozen=True, omit_defaults=True):
     screen_on: bool | UnsetType | None = UNSET
     user_idle_s: Annotated[float, Meta(ge=0, le=1e9)] | UnsetType | None = UNSET
     network_gateway: Annotated[str, Meta(max_length=64)] | UnsetType | None = UNSET
+    network_peers: (
+        Annotated[dict[Id, Annotated[int, Meta(ge=1, le=60_000)]], Meta(max_length=PEERS_MAX)] | UnsetType | None
+    ) = UNSET
     sources: dict[str, str] | UnsetType = UNSET
     unknown: dict[str, str] | UnsetType = UNSET
 

@@ -2,7 +2,7 @@
 
 | verb | request | reply |
 |---|---|---|
-| ``ping`` | empty | `Pong` |
+| ``ping`` | `PingAsk`, or empty | `Pong` |
 | ``vote`` | `decision.VoteRequest` | `decision.Vote` |
 | ``cache-get`` | `CacheGet` | `CacheItem` |
 | ``cache-put`` | `CachePut` | `CacheDone` |
@@ -26,14 +26,26 @@ from schemas.rollout import Digest
 Key = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
+Site = Annotated[str, Meta(max_length=64)]  # the mark of a gateway; "": unknown
+
+
+class PingAsk(Struct, frozen=True, omit_defaults=True):
+    """One behind the gateway `site` asks, which wants to know how near the other is."""
+
+    site: Site = ""
+
+
 class Pong(Struct, frozen=True, omit_defaults=True):
-    """A member is there. `error` says why it does not answer as a member (it is in another cluster)."""
+    """A member is there. `error` says why it does not answer as a member (it is in another cluster).
+
+    `at` is where it listens (``host:port``), for who asks from its own site: the way past the broker can be measured there."""
 
     node: str = ""
     cluster_term: int = 0
     cache_items: int = 0
     cache_bytes: int = 0
     error: str = ""
+    at: Annotated[str, Meta(max_length=64)] = ""
 
 
 class CacheGet(Struct, frozen=True):
@@ -73,7 +85,7 @@ class ChunksAsk(Struct, frozen=True, omit_defaults=True):
 
     node: Id
     artifact: Digest
-    site: Annotated[str, Meta(max_length=64)] = ""
+    site: Site = ""
 
 
 class ChunksHeld(Struct, frozen=True, omit_defaults=True):

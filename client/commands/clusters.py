@@ -82,7 +82,20 @@ def _row(row: ClusterRow) -> tuple[object, ...]:
     kind = row.kind.value + (", pinned" if row.pinned else "")
     balance = "" if row.balance is None else f"{row.balance:.2f}"
     members = ", ".join(member.node for member in row.members)
-    return row.id, kind, row.leader or "none", row.term or "", balance, _beats(row), members, row.why
+    return row.id, kind, row.leader or "none", row.term or "", balance, _beats(row), members, _why(row)
+
+
+def _why(row: ClusterRow) -> str:
+    """What they have in common, and how near they are to each other."""
+    return ", ".join(part for part in (row.why, _apart(row)) if part)
+
+
+def _apart(row: ClusterRow) -> str:
+    if row.apart is None:
+        return ""
+    pairs = f"{row.apart.pairs} pair{'' if row.apart.pairs == 1 else 's'}"
+    most = f", {row.apart.max_ms} at most" if row.apart.max_ms > row.apart.median_ms else ""
+    return f"{row.apart.median_ms:g} ms to each other ({pairs} measured{most})"
 
 
 async def _cluster(fleet: Fleet, args: argparse.Namespace) -> int:
@@ -129,16 +142,19 @@ def _show(row: ClusterRow, args: argparse.Namespace) -> int:
     selector = ", ".join(f"{key}={value}" for key, value in row.selector.items())
     show.print_fields([
         ("cluster", row.id), ("kind", row.kind.value + (", pinned" if row.pinned else "")), ("selector", selector),
-        ("leader", row.leader or "none"), ("term", row.term), ("why", row.why),
+        ("leader", row.leader or "none"), ("term", row.term), ("why", row.why), ("apart", _apart(row) or "not measured yet"),
         ("heartbeats", f"{_beats(row)} (set to {row.relaying.value})"),
         ("min/max tasks", "" if row.balance is None else f"{row.balance:.2f}"),
     ])  # fmt: skip
     show.print_table(
-        ("MEMBER", "STATE", "SCORE", "TASKS", "CACHE MB", "BEATS"),
+        ("MEMBER", "STATE", "SCORE", "TASKS", "CACHE MB", "BEATS", "MS TO OTHERS"),
         [
-            (m.node, m.state, f"{m.score:.2f}", m.tasks, m.cache_mb, "relayed" if m.relayed else "direct")
+            (
+                m.node, m.state, f"{m.score:.2f}", m.tasks, m.cache_mb, "relayed" if m.relayed else "direct",
+                "" if m.apart_ms is None else f"{m.apart_ms:g}",
+            )
             for m in row.members
         ],
         empty="no members",
-    )
+    )  # fmt: skip
     return 0

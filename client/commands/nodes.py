@@ -229,4 +229,6 @@ def _show_signals(title: str, signals: msgspec.Struct) -> None:
 def _value(value: object) -> str:
     if value is None:
         return "unknown"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items())
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -182,6 +182,9 @@ def take(state: Coordinator, b: Heartbeat, reply: str, at: float, now: float, ou
         node_changed(state, node)
     elif node.blocked:
         reopen(state, node)
+    if node.restood:
+        node.restood = False
+        state.changed.add(node.id)
     if b.held or node.attempts or node.orphans:
         check_held(state, node, b, back, now, out)
     if reply:

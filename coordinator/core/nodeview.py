@@ -22,6 +22,11 @@ LONG_MIN = tune.BATTERY_LONG_MIN
 CRITICAL = PowerMode.CRITICAL.value
 STATE_FIELDS = DeviceState.__struct_fields__
 NO_CHANGE = DeviceState()
+# What its score (score.py) and its seat in a cluster depend on. Memory and charge count in steps: an election needs more.
+STANDING = frozenset({
+    "ram_available_mb", "battery_percent", "is_charging", "mains", "network_quality", "network_gateway", "network_peers",
+})  # fmt: skip
+RAM_STEP_MB, RAM_MAX_MB, PERCENT_STEP = 256, 4096, 5
 BANDWIDTH = {
     NetworkQuality.EXCELLENT: 1.0,
     NetworkQuality.GOOD: 0.8,
@@ -45,7 +50,7 @@ class NodeView:
         "drain_wanted", "drained", "enforced", "events", "failed", "functions", "gone_at", "harvest_state", "heard_at", "id",
         "idle", "interval_s", "kinds", "last_beat", "left", "limits", "look_again_at", "memory_free", "memory_mb", "memory_now",
         "missed", "next_due", "orphans", "outbox", "outbox_held", "outbox_since", "power", "power_mode", "queue_ms", "record",
-        "relayed", "relieved_at", "reported_at", "reserved", "resume_asked_at", "revision", "self_draining", "slot",
+        "relayed", "relieved_at", "reported_at", "reserved", "restood", "resume_asked_at", "revision", "self_draining", "slot",
         "slots", "speed", "state", "thermal", "timed_at", "unacked",
     )  # fmt: skip
 
@@ -62,6 +67,7 @@ class NodeView:
         self.left = False
         self.gone_at = 0.0
         self.device = DeviceState()
+        self.restood = False  # what its standing depends on has changed, and nobody was told
         self.events = 0
         self.power_mode = self.harvest_state = ""
         self.enforced = Enforced()
@@ -133,9 +139,11 @@ class NodeView:
         changes = {name: value for name in STATE_FIELDS if (value := getattr(change, name)) is not UNSET}
         if not changes:
             return False
-        before = self.fitness()
+        before, standing = self.fitness(), None if STANDING.isdisjoint(changes) else self.standing()
         self.device = structs.replace(self.device, **changes)
         self.derive()
+        if standing is not None and standing != self.standing():
+            self.restood = True
         return before != self.fitness()
 
     def fitness(self) -> tuple[object, ...]:
@@ -154,6 +162,20 @@ class NodeView:
             d.network_metered,
             d.network_type,
             rough,
+        )
+
+    def standing(self) -> tuple[object, ...]:
+        """The part of the device's state by which it is grouped and elected, in steps."""
+        d = self.device
+        ram, percent = d.ram_available_mb, d.battery_percent
+        return (
+            min(ram, RAM_MAX_MB) // RAM_STEP_MB if isinstance(ram, int) else None,
+            percent // PERCENT_STEP if isinstance(percent, int | float) else None,
+            d.is_charging,
+            d.mains,
+            d.network_quality,
+            d.network_gateway,
+            d.network_peers,
         )
 
     def derive(self) -> None:

@@ -101,6 +101,11 @@ class Share:
         seat = self._seats.now.get(cluster)
         return seat is not None and any(peer.node == node for peer in seat.peers)
 
+    def near(self, site: str) -> str:
+        """Where it listens, for one behind the same gateway that measures how near it is; "" for others, and while it serves
+        nobody."""
+        return "" if self._why_not() or not site or site != self._site() else self.at
+
     # Directly.
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 
 from node.sensors.ask import once
@@ -15,7 +16,7 @@ _SAME = {"amd64": "x86_64", "arm64": "aarch64"}  # other systems' words for what
 
 
 def identity(tree: Tree, env: Mapping[str, str], platform: str) -> Look:
-    """`device_name`, `os`, `os_version`, `arch`, `python_version`."""
+    """`device_name`, `os`, `os_version`, `arch`, `python_version`, `utc_offset_min`."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
     return {
         "device_name": _name(tree, platform),
@@ -23,6 +24,7 @@ def identity(tree: Tree, env: Mapping[str, str], platform: str) -> Look:
         "os_version": _version(tree, env, platform),
         "arch": _arch(),
         "python_version": known(version, f"{sys.implementation.name}, running this"),
+        "utc_offset_min": known(time.localtime().tm_gmtoff // 60, "its own zone"),
     }
 
 

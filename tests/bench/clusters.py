@@ -29,7 +29,7 @@ class Fleet:
     def _facts(self, node: str, sites: int) -> Facts:
         draw = self.random
         site = f"gw{draw.randrange(sites)}" if sites > 1 else ""
-        traits = Traits(site, draw.choice(TYPES), draw.randint(1, 4), "good", "")
+        traits = Traits(site, "", draw.choice(TYPES), draw.randint(1, 4), "good", "")
         return Facts(node, traits, round(draw.random(), 3), {})
 
     def change(self, facts: Facts) -> float:

@@ -47,6 +47,8 @@ class PlayedDevice:
             cpu_utilization=0.1, ram_available_mb=3000, battery_percent=80.0, is_charging=True, mains=False
         )
 
+    def set_peers(self, _round_trips_ms: dict[str, int]) -> None: ...
+
     def set_latency(self, _ms: float | None) -> None:
         """Of no interest here."""
 

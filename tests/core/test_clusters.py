@@ -26,7 +26,7 @@ from schemas.cluster import (
 )
 from schemas.errors import BadInput
 
-LAPTOP = Traits("gw1", "laptop", 3, "good", "always")
+LAPTOP = Traits("gw1", "", "laptop", 3, "good", "always")
 
 
 class World:
@@ -121,6 +121,7 @@ NAMES = [f"n{i:02d}" for i in range(30)]
 traits = st.builds(
     Traits,
     st.sampled_from(["", "gw1"]),
+    st.sampled_from(["", "alone", "p1"]),
     st.sampled_from(["laptop", "smartphone"]),
     st.integers(1, 4),
     st.sampled_from(["", "good"]),
@@ -222,13 +223,13 @@ def test_a_cluster_that_grows_too_large_is_cut_where_its_members_differ_most() -
 
 
 def replace_type(kind: str) -> Traits:
-    return Traits("gw1", kind, 2, "good", "always")
+    return Traits("gw1", "", kind, 2, "good", "always")
 
 
 def test_nodes_behind_another_gateway_are_never_in_the_same_cluster() -> None:
     world = World()
     for number, name in enumerate(NAMES[:9]):
-        world.node(name, Traits(f"gw{number % 3}", "laptop", 3))
+        world.node(name, Traits(f"gw{number % 3}", "", "laptop", 3))
     assert all(len({seat.traits.site for seat in c.seats}) == 1 for c in world.state.clusters.values())
 
 
@@ -250,10 +251,10 @@ def test_a_better_link_alone_moves_a_node_only_after_hours() -> None:
     for name in NAMES[:9]:
         world.node(name)
     before = world.shape()
-    world.node("n00", Traits("gw1", "laptop", 3, "poor", "always"))
+    world.node("n00", Traits("gw1", "", "laptop", 3, "poor", "always"))
     assert world.shape() == before
     world.now += machine.SOFT_AGAIN_S
-    world.node("n00", Traits("gw1", "laptop", 3, "poor", "always"))
+    world.node("n00", Traits("gw1", "", "laptop", 3, "poor", "always"))
     assert machine.seat_of(world.state.home["n00"], "n00").traits.latency == "poor"
 
 

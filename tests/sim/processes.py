@@ -169,6 +169,8 @@ class SimDevice:
     def state(self, now: float) -> DeviceState:
         return self._state
 
+    def set_peers(self, _round_trips_ms: dict[str, int]) -> None: ...
+
     def set_latency(self, round_trip_ms: float | None) -> None: ...
 
     @property

@@ -1,8 +1,8 @@
 """The rule by which nodes form clusters: the leaves of a B+-tree over what nodes are like.
 
 The nodes of one site (those behind one gateway; all whose gateway is unknown count as one) stand in the order of their
-seats: device type, then performance tier, latency and availability pattern, then id. A cluster is a run of neighbours in
-that order, so its members are as alike as the site allows.
+seats: place (who is near whom by what they measured: nearness.py), then device type, performance tier, link quality and
+availability pattern, then id. A cluster is a run of neighbours in that order, so its members are as alike as the site allows.
 
 - A node that joins goes to the cluster whose run it falls into. One of more than `SIZE_MAX` is split where its neighbours
   differ most, the smaller part being a new cluster: at most `MOVED_MAX` members move.
@@ -26,7 +26,7 @@ SIZE_MIN, SIZE_MAX = 3, 8
 MERGED_MAX = SIZE_TARGET + 1  # two neighbours are made one if they have no more members; else one member moves over
 MOVED_MAX = (SIZE_MAX + 1) // 2  # other nodes that change their cluster by one join or leave
 
-_first = attrgetter("device_type", "tier", "latency", "pattern")
+_first = attrgetter("place", "device_type", "tier", "latency", "pattern")
 
 
 class Group:
@@ -107,9 +107,9 @@ def heal(site: Site, at: int) -> list[Group]:
 
 
 def likeness(one: Seat, other: Seat) -> int:
-    """How many traits, the most important first, two seats have in common: 0 (another type) to 4 (all)."""
-    traits = zip(_first(one.traits), _first(other.traits), strict=True)
-    return next((n for n, (mine, its) in enumerate(traits) if mine != its), 4)
+    """How many traits, the most important first, two seats have in common: 0 (another place) to 5 (all)."""
+    traits = list(zip(_first(one.traits), _first(other.traits), strict=True))
+    return next((n for n, (mine, its) in enumerate(traits) if mine != its), len(traits))
 
 
 def _split(site: Site, at: int, made: Group) -> Group:

@@ -57,6 +57,7 @@ def gone(state: Clusters, node: str) -> None:
     for cluster in state.selecting.values():
         _take_out(state, cluster, node, f"{node} is forgotten")
     state.nodes.pop(node, None)
+    state.near.forget(node)
     state.of.pop(node, None)
     state.seated_at.pop(node, None)
 
@@ -184,7 +185,10 @@ def _misplaced(state: Clusters, facts: Facts, now: float) -> bool:
     was = seat_of(home, facts.node).traits
     if was == facts.traits:
         return False
-    lasting = (was.site, was.device_type, was.tier) != (facts.traits.site, facts.traits.device_type, facts.traits.tier)
+    now_is = facts.traits
+    lasting = (was.site, was.place, was.device_type, was.tier) != (
+        now_is.site, now_is.place, now_is.device_type, now_is.tier,
+    )  # fmt: skip
     return lasting or now - state.seated_at.get(facts.node, 0.0) >= SOFT_AGAIN_S
 
 

@@ -1,4 +1,5 @@
-"""When a node tends to be there, learned over days: the share of each hour of the day (UTC) that it was online.
+"""When a node tends to be there, learned over days: the share of each hour of the day that it was online. Hours are kept
+in UTC, and named by the device's own zone where it tells that; when the zone's offset changes, so do the names, at once.
 
 Hours are closed one after the other; each moves its share by `WEIGHT` towards what was seen (an exponentially weighted
 mean over about a week). An hour that the coordinator saw less than half of teaches nothing.
@@ -14,7 +15,7 @@ HOUR_S = 3600.0
 WEIGHT = 0.25
 ENOUGH_HOURS = 72  # looked at, before anything is said
 ALWAYS, SELDOM = 0.9, 0.1
-QUARTERS = ("00-06 UTC", "06-12 UTC", "12-18 UTC", "18-24 UTC")
+QUARTERS = ("00-06", "06-12", "12-18", "18-24")
 SHARDS = 64  # keys of the bucket
 FULL = 255
 
@@ -22,13 +23,14 @@ FULL = 255
 class Pattern:
     """One node's: hours looked at, 24 shares, and the running hour (`since`: online from then on; None: away)."""
 
-    __slots__ = ("hours", "online_s", "shares", "since", "word")
+    __slots__ = ("hours", "offset_min", "online_s", "shares", "since", "word")
 
     def __init__(self, hours: int = 0, shares: bytes = bytes(24)) -> None:
         self.hours = hours
         self.shares = [share / FULL for share in (shares + bytes(24))[:24]]
         self.online_s = 0.0
         self.since: float | None = None
+        self.offset_min: int | None = None
         self.word = self._word()
 
     def seen(self, online: bool, now: float) -> None:
@@ -38,6 +40,12 @@ class Pattern:
         if self.since is not None:
             self.online_s += now - self.since
         self.since = now if online else None
+
+    def zone(self, offset_min: int | None) -> None:
+        """Its zone is so far ahead of UTC; None: unknown."""
+        if offset_min != self.offset_min:
+            self.offset_min = offset_min
+            self.word = self._word()
 
     def close(self, hour: int, looked_s: float, now: float) -> None:
         """The hour of the day is over, of which `looked_s` seconds were seen."""
@@ -53,14 +61,16 @@ class Pattern:
         self.word = self._word()
 
     def _word(self) -> str:
-        """``always``, ``seldom``, or the quarter of the day in which it is there most; "" before enough was seen."""
+        """``always``, ``seldom``, or the quarter of the day (its own, else of UTC) in which it is there most; "" before enough
+        was seen."""
         if self.hours < ENOUGH_HOURS:
             return ""
         mean = sum(self.shares) / 24
         if mean >= ALWAYS or mean <= SELDOM:
             return "always" if mean >= ALWAYS else "seldom"
-        quarters = [sum(self.shares[6 * n : 6 * n + 6]) for n in range(4)]
-        return QUARTERS[quarters.index(max(quarters))]
+        ahead = round((self.offset_min or 0) / 60)
+        quarters = [sum(self.shares[(hour - ahead) % 24] for hour in range(6 * n, 6 * n + 6)) for n in range(4)]
+        return f"{QUARTERS[quarters.index(max(quarters))]} {'UTC' if self.offset_min is None else 'local time'}"
 
 
 class Patterns:
@@ -79,10 +89,13 @@ class Patterns:
         found = self.of.get(node) or self.of.setdefault(node, Pattern())
         found.seen(online, now)
 
-    def word(self, node: str) -> str:
-        """When the node tends to be there; "" while unknown."""
+    def word(self, node: str, offset_min: int | None = None) -> str:
+        """When the node, in a zone so far ahead of UTC, tends to be there; "" while unknown."""
         found = self.of.get(node)
-        return found.word if found else ""
+        if found is None:
+            return ""
+        found.zone(offset_min)
+        return found.word
 
     def forget(self, node: str) -> None:
         """It belongs to the fleet no more."""

@@ -7,6 +7,7 @@ from math import inf
 from msgspec import Struct
 
 from coordinator.core.clusters.grouping import Group, Site
+from coordinator.core.clusters.nearness import Nearness
 from coordinator.core.clusters.traits import Facts
 from schemas.cluster import ClusterKind, ClusterRecord, Leadership, Peer, Relay
 from schemas.event import ClusterEvent, LeaderEvent
@@ -109,6 +110,7 @@ class Clusters:
         self.selecting: dict[str, Cluster] = {}  # those of `clusters` that have a selector
         self.sites: dict[str, Site] = {}
         self.nodes: dict[str, Facts] = {}
+        self.near = Nearness()
         self.number = 0  # of the last automatic cluster
         self.seated_at: dict[str, float] = {}
         self.touched: dict[str, str] = {}  # cluster → why it changed; settled at the end of a turn

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from coordinator.core.nodeview import NodeView
 from coordinator.core.score import score
 from schemas.cluster import Traits
-from schemas.device import DeviceCapabilities, NetworkQuality
+from schemas.device import DeviceCapabilities, DeviceState, NetworkQuality
 from schemas.membership import NodeState
 
 HERE = frozenset({NodeState.ONLINE, NodeState.ASLEEP, NodeState.DRAINING})
@@ -33,17 +35,26 @@ class Facts:
     cache_mb: int = 0
 
 
-def facts_of(node: NodeView, pattern: str) -> Facts:
-    """What the coordinator knows of the node now; `pattern` is when it tends to be there (patterns.py)."""
+def site_of(d: DeviceState, was: Traits | None) -> str:
+    """The mark of its gateway; "" while unknown. Before it said anything of it, as it was."""
+    if d.network_gateway is UNSET and was is not None:
+        return was.site
+    return d.network_gateway if isinstance(d.network_gateway, str) else ""
+
+
+def facts_of(node: NodeView, pattern: str, place: str = "", was: Traits | None = None) -> Facts:
+    """What the coordinator knows of the node now; `pattern` is when it tends to be there (patterns.py), `place` where it is at
+    its site (nearness.py). `was`: what it is seated by, which holds for what a new coordinator has not heard from it yet."""
     c, d = node.record.capabilities, node.device
     quality = d.network_quality
-    gateway = d.network_gateway
     tier = tier_of(c)
+    link = quality.value if isinstance(quality, NetworkQuality) else ""
     traits = Traits(
-        gateway if isinstance(gateway, str) else "",
+        site_of(d, was),
+        place,
         c.device_type.value if c.device_type else "",
         tier,
-        quality.value if isinstance(quality, NetworkQuality) else "",
+        was.latency if quality is UNSET and was is not None else link,
         pattern,
     )
     return Facts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from coordinator.core.clusters.nearness import ALONE, COMMON
 from schemas.cluster import Seat
 
 TIERS = ("", "low", "medium", "high", "top")
@@ -20,6 +21,7 @@ def why(seats: Iterable[Seat]) -> str:
         " and ".join(_plural(kind) for kind in sorted({t.device_type for t in traits})),
         "tier " + " to ".join(TIERS[t] for t in _ends(t.tier for t in traits) if t) if any(t.tier for t in traits) else "",
         f"behind gateway {site}" if site else "gateway unknown",
+        _places([t.place for t in traits]),
         _shared({t.latency for t in traits}, "{} link"),
         _shared({t.pattern for t in traits}, "mostly there {}"),
     ]  # fmt: skip
@@ -28,6 +30,16 @@ def why(seats: Iterable[Seat]) -> str:
 
 def _plural(kind: str) -> str:
     return PLURALS.get(kind) or kind.replace("_", " ") + "s"
+
+
+def _places(places: list[str]) -> str:
+    """Where they are at their site, by the round trips between its devices; "" for where most are."""
+    alone, apart = places.count(ALONE), {place for place in places if place not in (COMMON, ALONE)}
+    if alone:
+        return "far from all others" if alone == len(places) else f"{alone} far from all others"
+    if len(apart) == 1 and COMMON not in places:
+        return "near each other and apart from the rest"
+    return f"in {len({*places})} places" if apart else ""
 
 
 def _ends(values: Iterable[int]) -> list[int]:

@@ -1,0 +1,49 @@
+"""How near members are to each other, as real daemons measure it: two of them reach the fleet by a slow way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from client.clusters import Clusters
+from schemas.cluster import ClusterRow
+from schemas.target import Target
+from tests.integration.stack import stack
+from tests.integration.test_cluster_life import fog
+from tests.proxy import proxied
+from tests.until import eventually
+
+NEAR, FAR = ("n1", "n2"), ("f1", "f2")
+
+
+async def test_two_behind_a_slow_link_are_told_as_far_from_those_without(target: Target, tmp_path: Path) -> None:
+    with proxied(target) as slow:
+        slow.delay(0.03)  # each way, so 60 ms more to another one, and 120 between the two
+        async with stack(target, tmp_path / "stack") as fleet:
+            fleet.start("c1", "tests.integration.short_leases", "--name", "c1", env={"BEAT_S": "0.2"})
+            await fleet.event("coordinator.elected", "c1")
+            by_proxy = ("--nats", slow.target(target).url)
+            for name in NEAR + FAR:
+                fleet.start_node(name, *(by_proxy if name in FAR else ()))
+            found: list[ClusterRow] = []
+
+            async def all_told() -> bool:
+                found[:] = await Clusters(fleet.api).list()
+                return len(found) == 1 and "2 far from all others" in found[0].why and _pairs(found[0]) == 6
+
+            await eventually(all_told, 60.0, "all ways are measured, and two are far")
+            row = found[0]
+            apart = {member.node: member.apart_ms or 0.0 for member in row.members}
+            assert min(apart[name] for name in FAR) >= 50.0
+            near = (await fleet.node_info("n1")).state.network_peers
+            assert isinstance(near, dict) and near["n2"] <= 20 and min(near[name] for name in FAR) >= 50
+            assert {member.node for member in row.members[-2:]} == set(FAR), "they are seated side by side"
+            assert row.apart is not None and row.apart.max_ms >= 100
+
+            assert "2 far from all others" in fog(fleet, "clusters").stdout
+            shown = fog(fleet, "node-info", "f1").stdout
+            line = next(line for line in shown.splitlines() if "network_peers" in line)
+            assert "n1 50" in line or "n1 100" in line, line
+
+
+def _pairs(row: ClusterRow) -> int:
+    return row.apart.pairs if row.apart is not None else 0
