@@ -35,7 +35,7 @@ NETWORK_AGE_S = 5.0
 OWNER_AGE_S = 0.2  # of both while somebody waits for the owner to come
 STORAGE_AGE_S = 10.0
 _NO_ANSWER = "no answer from the broker"
-_OF_LINK = ("network_quality", "network_latency_ms", "network_goodput_mbps")
+_OF_LINK = ("network_quality", "network_latency_ms", "network_goodput_mbps", "network_encrypted")
 SENSORS_AGE_S = 60.0  # of the list of sensors, not of what they read
 
 
@@ -98,6 +98,10 @@ class Device:
     def set_peers(self, round_trips_ms: dict[str, int]) -> None:
         """The round trips to other devices of its site."""
         self._link["network_peers"] = known(round_trips_ms, "round trips in ms, rounded")
+
+    def set_encrypted(self, encrypted: bool) -> None:
+        """Whether the link to the broker is TLS, as its socket says."""
+        self._link["network_encrypted"] = known(encrypted, "the connection to the broker")
 
     @property
     def goodput(self) -> Goodput:

@@ -158,6 +158,11 @@ class Bus:
         return bool(self._client.is_connected)
 
     @property
+    def encrypted(self) -> bool:
+        """Whether the link as it is now is TLS; while it is down, as it was."""
+        return self._client.encrypted
+
+    @property
     def max_payload(self) -> int:
         """The largest message, in bytes, that this broker accepts."""
         return self._payload_max

@@ -105,7 +105,7 @@ class DeviceState(Struct, frozen=True, omit_defaults=True):
 
     `cpu_utilization` is 0..1 over all cores. `mains` is true for a device that has no battery. `temperature_critical_c` is the
     critical trip that the sensor tells of itself. Latency is the round trip to the broker, goodput what transfers over its
-    link reach. `user_idle_s` counts from the last key or pointer movement.
+    link reach; `network_encrypted` says whether that link is TLS. `user_idle_s` counts from the last key or pointer movement.
     `network_gateway` is a mark of the default gateway: equal for devices behind the same one, and telling nothing else.
     `network_peers` are the round trips that it measured to devices of its site, roughly, in ms.
     `sources` and `unknown` come whole, or not at all when neither changed.
@@ -126,6 +126,7 @@ class DeviceState(Struct, frozen=True, omit_defaults=True):
     network_quality: NetworkQuality | UnsetType | None = UNSET
     network_latency_ms: Annotated[float, Meta(ge=0, le=1e6)] | UnsetType | None = UNSET
     network_goodput_mbps: Annotated[float, Meta(ge=0, le=1e6)] | UnsetType | None = UNSET
+    network_encrypted: bool | UnsetType | None = UNSET
     screen_on: bool | UnsetType | None = UNSET
     user_idle_s: Annotated[float, Meta(ge=0, le=1e9)] | UnsetType | None = UNSET
     network_gateway: Annotated[str, Meta(max_length=64)] | UnsetType | None = UNSET

@@ -160,6 +160,14 @@ class NatsClient(Client):
         return self._server_info
 
     @property
+    def encrypted(self) -> bool:
+        """Whether the connection as it is now is TLS: by its socket, not by the address that was asked for."""
+        transport: Any = self._transport
+        if isinstance(transport, TcpTransport):
+            return transport._io_writer is not None and transport._io_writer.get_extra_info("ssl_object") is not None
+        return bool(getattr(transport, "_using_tls", False))  # a websocket
+
+    @property
     def waiting_bytes(self) -> int:
         """Bytes that wait for the socket."""
         return self._pending_data_size

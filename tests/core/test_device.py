@@ -113,7 +113,7 @@ def test_its_state_says_for_every_signal_where_it_comes_from(laptop: Path) -> No
     assert how.network_type is NetworkType.WIFI
     assert isinstance(how.sources, dict) and isinstance(how.unknown, dict)
     assert how.sources["is_charging"] == "/sys/class/power_supply/BAT0/status: discharging"
-    link = {"network_quality", "network_latency_ms", "network_goodput_mbps", "network_peers"}
+    link = {"network_quality", "network_latency_ms", "network_goodput_mbps", "network_peers", "network_encrypted"}
     others = {"network_metered", "network_gateway", "temperature_critical_c", "user_idle_s", "screen_on"}
     assert set(how.unknown) == link | others
 

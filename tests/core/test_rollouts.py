@@ -11,7 +11,7 @@ from coordinator.core.rollouts import events
 from coordinator.core.rollouts.fit import judge
 from coordinator.core.rollouts.garbage import HISTORY_KEPT, old
 from coordinator.core.rollouts.phases import ENDS_AS, TABLE, Trigger
-from schemas.device import DeviceType, NetworkQuality, NetworkType, ThermalState
+from schemas.device import DeviceState, DeviceType, NetworkQuality, NetworkType, ThermalState
 from schemas.rollout import AppNeeds, AppVersion, CommandCheck, Health, Service
 from schemas.rollout_state import ENDED, RolloutPhase, Stage
 from tests.core.rollout_world import Player, World, facts_of, play, version_of
@@ -333,7 +333,12 @@ NEEDS: list[tuple[dict[str, object], dict[str, object], str]] = [
     ({"frameworks": ("onnxruntime",)}, {}, "it lacks onnxruntime"),
     ({"attestation": True}, {}, "it cannot attest what it runs"),
     ({"trust": 0.6}, {}, "its trust is 0.00, 0.6 is needed"),
-    ({"encrypted_link": True}, {}, "its link to the broker is not encrypted"),
+    ({"encrypted_link": True}, {}, "its link to the broker may not be encrypted: it has not said"),
+    (
+        {"encrypted_link": True},
+        {"device": DeviceState(mains=True, network_encrypted=False, network_quality=NetworkQuality.GOOD)},
+        "its link to the broker is not encrypted",
+    ),
 ]
 
 

@@ -39,10 +39,11 @@ async def test_a_plan_changes_nothing_and_shows_every_target_with_its_reasons(ta
     async with stack(target, tmp_path) as fleet:
         await fleet.coordinator()
         await fleet.node("n1")
-        much = AppNeeds(cores=4000.0, attestation=True)
+        much = AppNeeds(cores=4000.0, attestation=True, encrypted_link=True)
         plan = await fleet.api.call("rollout", "plan", api.PlanRequest(signed(needs=much)), api.PlanReply)
         assert plan.counts == {"yes": 0, "deferred": 0, "rejected": 1}
         assert "4000 are needed" in plan.rows[0].reasons[0]
+        assert plan.rows[0].reasons[-1] == "its link to the broker is not encrypted"  # a fleet on one machine
         assert (await fleet.api.call("rollout", "list", api.RolloutsRequest(), api.RolloutsReply)).rows == ()
 
 

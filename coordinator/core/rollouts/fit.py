@@ -21,7 +21,7 @@ RANK = {quality: rank for rank, quality in enumerate(reversed(NetworkQuality))} 
 
 
 class Facts(Struct, frozen=True):
-    """What the machine is told of a device. `online`: it can be told something now. `trust` 0..1, `encrypted`: its link.
+    """What the machine is told of a device. `online`: it can be told something now. `trust` is 0..1.
 
     `critical`: its own power mode is critical, so that it takes nothing."""
 
@@ -34,7 +34,6 @@ class Facts(Struct, frozen=True):
     kinds: tuple[str, ...] = ()
     clusters: tuple[str, ...] = ()
     trust: float = 0.0
-    encrypted: bool = False
     critical: bool = False
 
 
@@ -84,8 +83,10 @@ def _lasting(needs: AppNeeds, facts: Facts) -> Iterator[str]:
         yield "it cannot attest what it runs"
     if facts.trust < needs.trust:
         yield f"its trust is {facts.trust:.2f}, {needs.trust:g} is needed"
-    if needs.encrypted_link and not facts.encrypted:
-        yield "its link to the broker is not encrypted"
+    encrypted = facts.device.network_encrypted
+    if needs.encrypted_link and encrypted is not True:
+        why = "is not encrypted" if encrypted is False else "may not be encrypted: it has not said"
+        yield f"its link to the broker {why}"
 
 
 def _at_least(what: str, has: float | None, needed: float, unit: str) -> Iterator[str]:
