@@ -181,7 +181,7 @@ class Api:
         return views.tasks(self._state, request)
 
     async def _task_info(self, request: api.TaskRequest) -> Struct:
-        info = views.task_info(self._state, request.task)
+        info = views.task_info(self._state, request.task, self._clock())
         if info is not None:
             return info
         ended, stored = await self._look_up(request.task)

@@ -10,7 +10,7 @@ from msgspec import Struct, to_builtins
 from node.config import Settings
 from node.core.advice import advise
 from node.core.advice.profile import profile_of
-from node.core.transport import LARGE_BYTES, URGENT_PRIORITY, Message, Way, decide, way_of
+from node.core.transport import LARGE_BYTES, NEVER_HELD, URGENT_PRIORITY, Message, Way, decide, way_of
 from node.device import Device
 from node.offer import offer_of
 from node.policy import PolicyFile
@@ -32,7 +32,7 @@ def advice_now(device: Device, settings: Settings, policy: PolicyFile) -> Found:
     profile = profile_of(capabilities, state, offer_of(settings, capabilities, ()))
     wanted = policy.policy()
     advice = advise(profile, wanted, None, time.monotonic())
-    return Found(advice, way_of(advice.transport, profile, wanted))
+    return Found(advice, way_of(advice, profile, wanted))
 
 
 def as_text(found: Found, pretending: list[str]) -> str:
@@ -51,12 +51,13 @@ def as_json(found: Found, pretending: list[str]) -> str:
 
 
 def _examples(way: Way) -> dict[str, Routing]:
-    """The decision about a message of each kind that it depends on."""
+    """The decision about a message of each kind."""
     of = {
         "small result": Message(What.RESULT, 1),
         "large result": Message(What.RESULT, LARGE_BYTES + 1),
         "urgent result": Message(What.RESULT, 1, URGENT_PRIORITY),
         "failure": Message(What.OUTCOME, 1),
         "ledger claim": Message(What.CLAIM, 1),
+        **{what.value.replace("_", " "): Message(what) for what in NEVER_HELD},
     }
     return {name: decide(message, way) for name, message in of.items()}

@@ -107,7 +107,7 @@ class Adviser:
             return again(before, now)
         found = advise(profile, self._policy, before, now)
         self._steady = profile if is_steady(before, found, now) else None
-        self.way = way_of(found.transport, profile, self._policy)
+        self.way = way_of(found, profile, self._policy)
         return found
 
     def _tell(self) -> None:

@@ -320,6 +320,7 @@ class Member:
             bad_messages=context.bad_messages + context.outbox_spoilt,
             outbox=context.outbox,
             outbox_held=context.outbox_held,
+            hold_s=self._adviser.way.hold_s,
             outbox_since=context.outbox_since,
             enforced=self._beats.changed(self.enforced(), state_full),
         )

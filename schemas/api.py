@@ -346,7 +346,11 @@ class Why(Struct, frozen=True, omit_defaults=True):
 
 
 class TaskInfo(Struct, frozen=True, omit_defaults=True):
-    """A task in full. For one that is done the state is its result's; its result itself is in FOG_RESULTS."""
+    """A task in full. For one that is done the state is its result's; its result itself is in FOG_RESULTS.
+
+    `told_by`: on a node that spares its link or battery a task may have ended without that being known here; if it has, that
+    is known then, with the node's next heartbeat (seconds since 1970). 0 where results come at once.
+    """
 
     row: TaskRow
     needs: Needs = Needs()
@@ -358,3 +362,4 @@ class TaskInfo(Struct, frozen=True, omit_defaults=True):
     deadline_at: float | None = None
     not_before: float = 0.0
     running: bool | None = None
+    told_by: float = 0.0

@@ -102,7 +102,8 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
     `held`: every attempt here, running or queued. `seen_seq`: the highest FOG_WORK sequence that arrived here, so that
     accounts are only ever repaired for older ones. `leaving`: the daemon is going down by itself. `outbox`: how many results
     and outcomes it keeps that the broker has not taken yet, the oldest made at `outbox_since` (seconds since 1970);
-    `outbox_held` of them only wait for a batch; `closed_for` says why it takes no more work because of them.
+    `outbox_held` of them only wait for a batch; `hold_s`: for how long what ends here may wait for the next beat, before its
+    result comes; `closed_for` says why it takes no more work because of them.
     `enforced`: how it holds work to limits; None: as said before.
     `limits`: what the work here is held to, when that has changed. `battery_min`: the percent under which an operator's
     policy wants no new work here while it does not charge (0: the usual).
@@ -129,6 +130,7 @@ class Heartbeat(Struct, frozen=True, omit_defaults=True):
     outbox: Annotated[int, Meta(ge=0)] = 0
     outbox_since: float = 0.0
     outbox_held: Annotated[int, Meta(ge=0)] = 0
+    hold_s: Annotated[float, Meta(ge=0)] = 0.0
     closed_for: Annotated[str, Meta(max_length=limits.REASON_MAX)] = ""
     enforced: Enforced | None = None
 

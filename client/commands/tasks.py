@@ -127,12 +127,20 @@ async def _show(fleet: Fleet, task: str, info: TaskInfo | None, result: Result |
     elif row is not None and info is not None:
         running = {True: " (running)", False: " (queued there)", None: ""}[info.running]
         fields += [("state", f"{row.state}{running} for {show.ago(row.since)}"), ("node", row.node), ("attempts", row.attempts),
+                   ("result", _when_told(info)),
                    ("reason", row.reason), ("retries used", f"{info.retries_used} of {info.retry_limit}"),
                    ("not before", show.clock(info.not_before)), ("deadline", show.clock(info.deadline_at or 0))]  # fmt: skip
     show.print_fields(fields)
     if info is not None and result is None:
         _show_why(info.why)
     show_errors(result.errors if result is not None else info.errors if info is not None else ())
+
+
+def _when_told(info: TaskInfo) -> str:
+    """Of a task on a device that sends its results in batches: it may have ended already."""
+    if not info.told_by:
+        return ""
+    return f"if it has ended, its device holds the result for its next heartbeat, at {show.clock(info.told_by)} at the latest"
 
 
 def _how_it_ended(result: Result) -> list[tuple[str, object]]:

@@ -212,6 +212,7 @@ def _said(node: NodeView, b: Heartbeat) -> None:
     node.asleep = b.asleep
     node.bad_messages = b.bad_messages
     node.outbox, node.outbox_since, node.outbox_held = b.outbox, b.outbox_since, b.outbox_held
+    node.hold_s = b.hold_s
     if b.enforced is not None:
         node.enforced = b.enforced
     _closed(node, b)

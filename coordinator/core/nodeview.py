@@ -47,11 +47,11 @@ class NodeView:
     __slots__ = (
         "asleep", "attempts", "backlog_ms", "bad_messages", "bandwidth", "battery_min", "beat_seq", "bit", "blocked", "boot",
         "clock_ahead_s", "closed_at", "closed_for", "clusters", "cores", "cores_free", "count", "device", "done",
-        "drain_wanted", "drained", "enforced", "events", "failed", "functions", "gone_at", "harvest_state", "heard_at", "id",
-        "idle", "interval_s", "kinds", "last_beat", "left", "limits", "look_again_at", "memory_free", "memory_mb", "memory_now",
-        "missed", "next_due", "orphans", "outbox", "outbox_held", "outbox_since", "power", "power_mode", "queue_ms", "record",
-        "relayed", "relieved_at", "reported_at", "reserved", "restood", "resume_asked_at", "revision", "self_draining", "slot",
-        "slots", "speed", "state", "thermal", "timed_at", "unacked",
+        "drain_wanted", "drained", "enforced", "events", "failed", "functions", "gone_at", "harvest_state", "heard_at",
+        "hold_s", "id", "idle", "interval_s", "kinds", "last_beat", "left", "limits", "look_again_at", "memory_free",
+        "memory_mb", "memory_now", "missed", "next_due", "orphans", "outbox", "outbox_held", "outbox_since", "power",
+        "power_mode", "queue_ms", "record", "relayed", "relieved_at", "reported_at", "reserved", "restood", "resume_asked_at",
+        "revision", "self_draining", "slot", "slots", "speed", "state", "thermal", "timed_at", "unacked",
     )  # fmt: skip
 
     def __init__(self, record: NodeRecord, slot: int, interval_s: float) -> None:
@@ -85,6 +85,7 @@ class NodeView:
         self.orphans: frozenset[tuple[str, int]] = frozenset()
         self.bad_messages = 0
         self.closed_for = ""  # why it takes no work by itself, besides what harvesting says
+        self.hold_s = 0.0  # for how long what ends there may wait for its next beat
         self.outbox_held = 0  # of its outbox, those that it holds for a batch
         self.outbox, self.outbox_since = 0, 0.0  # what it keeps that the broker has not taken, and since when
         self.clock_ahead_s: float | None = None  # its clock against ours at its last beat; the way counts as *behind*

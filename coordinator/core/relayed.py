@@ -78,5 +78,6 @@ def as_beat(node: NodeView, still: Still) -> Heartbeat:
         outbox=node.outbox,
         outbox_since=node.outbox_since,
         outbox_held=node.outbox_held,
+        hold_s=node.hold_s,
         closed_for=node.closed_for,
     )

@@ -225,7 +225,7 @@ def task_row(task: TaskRecord) -> api.TaskRow:
     )
 
 
-def task_info(state: Coordinator, task_id: str) -> api.TaskInfo | None:
+def task_info(state: Coordinator, task_id: str, now: float) -> api.TaskInfo | None:
     """A task in full, with why it is where it is. None for one not held here: see RESULTS, and `explain`."""
     task = state.tasks.get(task_id)
     if task is None:
@@ -242,4 +242,10 @@ def task_info(state: Coordinator, task_id: str) -> api.TaskInfo | None:
         deadline_at=task.deadline_at,
         not_before=task.not_before,
         running=task.running,
+        told_by=_told_by(state.nodes.get(task.bound), now),
     )
+
+
+def _told_by(node: NodeView | None, now: float) -> float:
+    """Where its node holds results: when one of an attempt that has ended by now is here at the latest."""
+    return min(node.next_due, now + node.hold_s) if node is not None and node.hold_s else 0.0

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from node.core.advice.link import why_spare
 from node.core.advice.power_mode import CONSERVATIVE_BATTERY
-from schemas.advice import PolicyPriority, Profile, QosPolicy, TransportPreference
+from schemas.advice import Advice, PolicyPriority, Profile, QosPolicy, TransportPreference
 from schemas.transport import Routing, Transport, What
 
 T, B, C = TransportPreference, Transport.BETANET, Transport.BITCHAT
@@ -81,13 +81,22 @@ class Way(Struct, frozen=True):
     room: bool = True
     parting: str = ""
 
+    @property
+    def hold_s(self) -> float:
+        """How long a batch may wait."""
+        if not self.spares or TABLE[self.preference].small is B:
+            return 0.0
+        return GATHER_S if self.preference is T.BALANCED else HOLD_S
 
-def way_of(preference: TransportPreference, profile: Profile, policy: QosPolicy) -> Way:
-    """What a device in this state has to spare. What is unknown of a battery counts as low. A device that is only too hot has
+
+def way_of(advice: Advice, profile: Profile, policy: QosPolicy) -> Way:
+    """What a device of this advice has to spare, by the readings as they counted for that: with their margins, so that batches
+    flap no more than the preference does. What is unknown of a battery counts as low. A device that is only too hot has
     nothing to spare, however it is told to prefer bitchat: its batches go at once."""
-    why = why_spare(profile, profile.latency_ms)
+    preference, counted = advice.transport, advice.carried
+    why = why_spare(profile, counted.latency_ms)
     if profile.has_battery is not False and profile.is_charging is not True:
-        level, low = profile.battery_percent, max(CONSERVATIVE_BATTERY, policy.battery_save_threshold or 0.0)
+        level, low = counted.battery_percent, max(CONSERVATIVE_BATTERY, policy.battery_save_threshold or 0.0)
         if level is None:
             why.append("the battery level is unknown")
         elif level <= low:
@@ -110,9 +119,9 @@ def decide(message: Message, way: Way) -> Routing:
         return preferred
     if why := _urgent(message, way):
         return Routing(fallback or C, f"{because}; now: {why}", C if fallback else None)
-    if not way.spares:
+    hold_s = way.hold_s
+    if not hold_s:
         return at_once
-    hold_s = GATHER_S if way.preference is T.BALANCED else HOLD_S
     return Routing(C, f"{because}; with the next heartbeat, in {hold_s:g} s at most: {way.spares}", fallback, hold_s)
 
 

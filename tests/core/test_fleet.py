@@ -274,7 +274,7 @@ def test_the_views_tell_what_is() -> None:
     assert phone is not None
     assert "battery 10 %" in phone.fit_reasons[0]
     assert [t.task for t in views.tasks(w.state, ListRequest(state="waiting")).tasks] == ["t2"]
-    told = views.task_info(w.state, "t2")
+    told = views.task_info(w.state, "t2", w.now)
     assert told is not None
     assert told.why.failing == {"function": 2, "battery": 1}
     names = {f.offer.name: (f.nodes, f.slots) for f in views.functions(w.state).functions}

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from coordinator.core.deliveries import AGAIN_S, Deliveries
 from coordinator.core.nodeview import power_factor
+from coordinator.core.views import task_info
 from coordinator.core.why import explain
 from node.core.beats import STRETCH, stretched_s
 from schemas import limits
@@ -159,6 +160,20 @@ def test_a_node_that_takes_nothing_says_so_when_it_registers_and_is_given_nothin
         assert why in told.text
     w.beat("phone", power_mode="performance", limits=Limits(50.0, 4096, 2))
     assert "t" in w.state.nodes["phone"].attempts
+
+
+def test_of_a_task_on_a_device_that_holds_its_results_is_told_when_its_end_would_be_known_at_the_latest() -> None:
+    w = World()
+    w.join("phone", device=FULL, battery_powered=True)
+    w.submit("t")
+    told_by = lambda: task_info(w.state, "t", w.now).told_by  # type: ignore[union-attr]  # noqa: E731
+    assert told_by() == 0.0, "its result comes at once"
+    w.beat("phone", hold_s=60.0, next_due_s=15.0)
+    assert told_by() == pytest.approx(w.now + 15, abs=3)
+    w.beat("phone", hold_s=1.0, next_due_s=5.0)
+    assert told_by() == w.now + 1.0
+    w.beat("phone")
+    assert told_by() == 0.0
 
 
 def test_heartbeats_stretch_in_power_save_and_never_beyond_what_may_be_announced() -> None:

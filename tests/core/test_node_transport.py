@@ -58,7 +58,8 @@ def test_a_device_whose_link_and_battery_allow_it_holds_nothing() -> None:
     plugged = Profile(has_battery=True, battery_percent=15, is_charging=True, network_type=NetworkType.WIFI)
     mains = Profile(has_battery=False)
     for profile, preference in itertools.product((plugged, mains), T):
-        assert decide(RESULT, way_of(preference, profile, QosPolicy())).hold_s == 0
+        advice = replace(advise(profile, QosPolicy(), None, 0.0), transport=preference)
+        assert decide(RESULT, way_of(advice, profile, QosPolicy())).hold_s == 0
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_a_devices_state_gives_its_preference_and_how_long_a_small_result_may_wa
 ) -> None:
     rules = policy_of(policy)
     advice = advise(profile, rules, None, 0.0)
-    assert (advice.transport, decide(RESULT, way_of(advice.transport, profile, rules)).hold_s) == wanted
+    assert (advice.transport, decide(RESULT, way_of(advice, profile, rules)).hold_s) == wanted
 
 
 @pytest.mark.parametrize(
@@ -179,9 +180,29 @@ def test_less_battery_never_holds_for_a_shorter_time(preference: T, one: float, 
 
     def hold_s(level: float) -> float:
         profile = Profile(has_battery=True, battery_percent=level, is_charging=charging)
-        return decide(RESULT, way_of(preference, profile, QosPolicy())).hold_s
+        advice = replace(advise(profile, QosPolicy(), None, 0.0), transport=preference)
+        return decide(RESULT, way_of(advice, profile, QosPolicy())).hold_s
 
     assert hold_s(low) >= hold_s(high)
+
+
+@pytest.mark.parametrize(
+    ("saving", "near", "over"),
+    [
+        ({"battery_percent": 40}, {"battery_percent": 43}, {"battery_percent": 44}),
+        ({"latency_ms": 301}, {"latency_ms": 252}, {"latency_ms": 249}),
+    ],
+)
+def test_batches_end_by_the_same_margin_as_the_preference_so_that_neither_flaps(
+    saving: dict[str, float], near: dict[str, float], over: dict[str, float]
+) -> None:
+    usual = Profile(has_battery=True, battery_percent=90, is_charging=False, latency_ms=20)
+    advice, rules, held = None, QosPolicy(), []
+    for readings in (saving, near, saving, near, over):
+        profile = replace(usual, **readings)  # type: ignore[arg-type]
+        advice = advise(profile, rules, advice, 0.0)
+        held.append(bool(way_of(advice, profile, rules).spares))
+    assert held == [True, True, True, True, False]
 
 
 def test_every_preference_is_in_the_table_and_critical_means_bitchat_only() -> None:

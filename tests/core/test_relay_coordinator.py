@@ -113,6 +113,7 @@ said = st.fixed_dictionaries(
         "draining": st.booleans(),
         "outbox": st.integers(0, 2),
         "outbox_held": st.integers(0, 2),
+        "hold_s": st.sampled_from([0.0, 60.0]),
         "closed_for": st.sampled_from(["", "its outbox is full"]),
         "bad_messages": st.integers(0, 2),
         "power_mode": st.sampled_from(["performance", "critical"]),

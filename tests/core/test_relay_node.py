@@ -121,7 +121,8 @@ def test_a_beat_is_short_only_where_nothing_but_readings_changed() -> None:
         beat(2), beat(3, draining=True), beat(2, draining=True, full=True), beat(2, draining=True, outbox=1),
         beat(2, draining=True, held=(Held("t1", 1, False),)), beat(2, draining=True, power_mode="critical"),
         beat(2, draining=True, harvest_state="idle"), beat(2, draining=True, bad_messages=1),
-        beat(2, draining=True, outbox_held=1), beat(2, draining=True, closed_for="its outbox is full"),
+        beat(2, draining=True, outbox_held=1), beat(2, draining=True, hold_s=60.0),
+        beat(2, draining=True, closed_for="its outbox is full"),
         replace(beat(2, draining=True), boot=2),
     ):  # fmt: skip
         assert still_of(other, before) is None

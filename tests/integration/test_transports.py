@@ -103,6 +103,7 @@ async def test_a_phone_at_15_percent_holds_its_results_and_sends_them_in_one_bat
     assert report.last.routing.transport is Transport.BITCHAT and "battery 15 %" in report.last.routing.reason
     assert not far.fleet.results
     assert {held.task for held in far.fleet.beats[-1].held} <= set(tasks)
+    assert far.fleet.beats[-1].hold_s == 60.0, "so the coordinator can say that they may have ended"
 
     await far.fleet.command("report")
     await until(lambda: len(far.fleet.results) == 8, what=f"the batch; {far.fleet.log()}")
