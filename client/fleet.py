@@ -22,7 +22,7 @@ from client.dead import DeadLetters, DeadRow, Letter
 from client.functions import Functions
 from client.handle import Handle
 from client.harvest import Harvests
-from client.jobs import check_job, new_job
+from client.jobs import check_job, mark_of, new_job
 from client.ledger import Ledger
 from client.mapping import Ended, Job, MapItem
 from client.mapping import Mapping as RunningMap
@@ -229,8 +229,9 @@ class Fleet:
         """Call `function` once for each item, over the whole fleet; yields a `MapItem` for each, in order or as they come.
 
         `items` may be any (async) iterable; it is read no further than needed. With a `job` id of your choice an
-        interrupted map is resumed by mapping the same items again under the same id, and stopping early leaves its
-        chunks running; without one they are cancelled. `on_chunk` is told of each chunk that is back.
+        interrupted map is resumed by mapping the same items again under the same id (a list of others, or with a file that
+        has changed, is refused; what can be read only once is not compared), and stopping early leaves its chunks running;
+        without one they are cancelled. `on_chunk` is told of each chunk that is back.
         """
         running = await self._open_map(function, items, job, on_chunk, options)
         self._maps[running] = None
@@ -256,10 +257,11 @@ class Fleet:
         base = template(self.submitter, options)
         source = source_of(items)
         name = check_job(job) if job is not None else new_job()
-        kv = Kv(self._bus, self._store, streams.JOBS, GIVE_UP_S)  # as patient as a submit
-        record, there = await resume.open_job(kv, name, function, self.submitter, source.total)
-        known = tuple(await resume.chunks_of(self._bus, name, record)) if there else ()
         kind = offer.parameters[0] if offer is not None and offer.parameters else None
+        mark = "" if job is None else await asyncio.to_thread(mark_of, items, kind)
+        kv = Kv(self._bus, self._store, streams.JOBS, GIVE_UP_S)  # as patient as a submit
+        record, there = await resume.open_job(kv, name, function, self.submitter, source.total, mark)
+        known = tuple(await resume.chunks_of(self._bus, name, record)) if there else ()
         return RunningMap(
             Job(name, record, base, kind, known),
             source,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import secrets
+from collections.abc import AsyncIterable, Iterable, Iterator, Sized
+from typing import Any
 
+from client.arguments import as_content, encode_values
 from schemas.chunks import Span
+from schemas.device import Parameter
 from schemas.errors import BadInput
 from schemas.names import check_id, new_id
 
@@ -27,6 +33,30 @@ def check_job(job: str) -> str:
     if len(job) > JOB_ID_MAX:
         raise BadInput("job", f"{job!r} is longer than {JOB_ID_MAX} characters", hint="choose a shorter one")
     return job
+
+
+def mark_of(items: Iterable[Any] | AsyncIterable[Any], kind: Parameter | None) -> str:
+    """What tells other items from these: SHA-256, in hex, over their values; over path, size and time of change of files.
+
+    "" for items that can be read only once (and are to be read no further than needed), or that nobody could send.
+    """
+    if not isinstance(items, Iterable) or not isinstance(items, Sized) or isinstance(items, Iterator):
+        return ""
+    digest = hashlib.sha256()
+    try:
+        for item in items:
+            content = as_content(item, kind)
+            if content is None:
+                digest.update(encode_values((item,)))
+            elif isinstance(content, bytes):
+                digest.update(b"%d:" % len(content) + content)
+            else:
+                there = content.stat() if content.exists() else None
+                seen = (there.st_size, there.st_mtime_ns) if there else None
+                digest.update(os.fsencode(content) + f"\0{seen}\0".encode())
+    except (BadInput, OSError):
+        return ""  # the map itself says what is wrong with it
+    return digest.hexdigest()
 
 
 def disjoint(spans: dict[str, Span]) -> list[tuple[Span, str]]:

@@ -19,9 +19,11 @@ _decode: Decoder[JobRecord] = Decoder(JobRecord)
 _SAME = "resume a job with the same function and the same items, or choose another job id"
 
 
-async def open_job(kv: Kv, job: str, function: str, submitter: str, total: int | None) -> tuple[JobRecord, bool]:
+async def open_job(
+    kv: Kv, job: str, function: str, submitter: str, total: int | None, mark: str
+) -> tuple[JobRecord, bool]:
     """The job's record, and whether it was there before. Raises Refused when that one is another job."""
-    record = JobRecord(new_secret(), function, time.time(), submitter, total)
+    record = JobRecord(new_secret(), function, time.time(), submitter, total, mark)
     try:
         await kv.create(job, msgspec.json.encode(record))
     except Conflict:
@@ -41,6 +43,8 @@ def _check_same(job: str, there: JobRecord, wanted: JobRecord) -> None:
         raise BadInput("job", f"{job} maps {there.function}, not {wanted.function}", hint=_SAME)
     if None not in (there.total, wanted.total) and there.total != wanted.total:
         raise BadInput("job", f"{job} has {there.total} items, not {wanted.total}", hint=_SAME)
+    if there.mark != wanted.mark and there.mark and wanted.mark:
+        raise BadInput("job", f"{job} was begun with other items, or a file of it has changed since", hint=_SAME)
 
 
 async def chunks_of(bus: Bus, job: str, record: JobRecord) -> list[tuple[Span, str]]:

@@ -17,13 +17,15 @@ MARK_HEX = 16
 
 
 class JobRecord(Struct, frozen=True, omit_defaults=True):
-    """What the bucket `streams.JOBS` keeps of a job, under its id. `total` is the number of items, where it was known."""
+    """What the bucket `streams.JOBS` keeps of a job, under its id. `total` is the number of items, `mark` what tells others
+    from them, where that was known."""
 
     secret: str
     function: Word
     created: float
     submitter: Id
     total: int | None = None
+    mark: str = ""
 
 
 class Span(Struct, frozen=True, order=True):

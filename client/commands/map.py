@@ -32,7 +32,7 @@ def parser(name: str) -> argparse.ArgumentParser:
         "words",
         nargs="*",
         metavar="FUNCTION ITEM",
-        help="the function, then files (or JSON values); - reads one item a line",
+        help="the function, then files (or JSON values); - reads one item a line (with --job all of them first)",
     )
     made.add_argument("--job", metavar="ID", help="a name of your choice: the same command again goes on where it was")
     common.task_arguments(made)
@@ -51,7 +51,11 @@ async def run(name: str, args: argparse.Namespace) -> int:
         offer = await fleet.offer(function, needed=not args.wait_for_node)
         kind = offer.parameters[0] if offer is not None and offer.parameters else None
         source = Lines(kind) if texts == ["-"] else Words(texts, kind)
-        report = Report(None if isinstance(source, Lines) else len(texts), as_json=args.json)
+        if args.job and isinstance(source, Lines):
+            source = Words(
+                await source.rest(), kind
+            )  # that they are those which the job was begun with is looked at first
+        report = Report(None if isinstance(source, Lines) else len(source), as_json=args.json)
         items = fleet.map(function, source, job=args.job, **common.task_options(args))
         with report:
             async with aclosing(items):  # type: ignore[type-var]
@@ -106,6 +110,12 @@ class Lines:
                 yield self._item(line)
         if rest:
             yield self._item(rest)
+
+    async def rest(self) -> list[str]:
+        """All lines, as they are."""
+        async for _ in self:
+            pass
+        return list(self._texts)
 
     def _item(self, line: bytes) -> Any:
         text = line.rstrip(b"\r").decode("utf-8", "surrogateescape")

@@ -269,6 +269,9 @@ def test_a_map_job_goes_on_under_its_id(fleet: Up) -> None:
     ended = {event["id"] for event in _events(fleet, "task.succeeded")}
     assert fleet.fog("map", "echo", "-", "--job", "again", stdin="1\n2\n3\n").stdout == first.stdout
     assert {event["id"] for event in _events(fleet, "task.succeeded")} == ended
+    other = fleet.fog("map", "echo", "-", "--job", "again", stdin="1\n2\n4\n")
+    assert (other.returncode, other.stdout) == (125, ""), "what 3 came to is no answer for 4"
+    assert "begun with other items" in other.stderr and "another job id" in other.stderr
 
 
 def _events(fleet: Up, *words: str) -> list[dict[str, object]]:

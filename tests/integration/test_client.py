@@ -329,6 +329,8 @@ async def test_a_job_id_cannot_be_used_for_something_else(target: Target, tmp_pa
             await collect(fleet.map("divide", range(10), job="mine"))
         with pytest.raises(BadInput, match="10 items, not 11"):
             await collect(fleet.map("echo", range(11), job="mine"))
+        with pytest.raises(BadInput, match="begun with other items"):
+            await collect(fleet.map("echo", [*range(9), 10], job="mine"))
         with pytest.raises(BadInput, match="longer than 24"):
             await collect(fleet.map("echo", range(11), job="m" * 25))
 
