@@ -134,11 +134,6 @@ class Daemon:
         return None
 
     async def _work(self, bus: Bus) -> None:
-        def see_link() -> None:
-            self._device.set_encrypted(bus.encrypted)
-
-        see_link()
-        bus.when_back(see_link)  # perhaps to another server
         # The desk exists before its offer is known: a runner tells the functions.
         capabilities = self._device.capabilities()
         room_of = offer_of(self._settings, capabilities, ())

@@ -88,6 +88,7 @@ class Member:
 
     async def start(self) -> None:
         """Listen for coordinators that ask everybody to report."""
+        self._device.set_encrypted(self._context.bus.encrypted)
         await self._context.bus.subscribe(subjects.ALL_REPORT, self._on_all_report)
 
     def _on_all_report(self, _subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
@@ -116,6 +117,7 @@ class Member:
 
         It is measured at once: a device that takes itself for offline until its next round holds back what could go."""
         self._reconnected = True
+        self._device.set_encrypted(self._context.bus.encrypted)  # perhaps it is another server
         self.again()
         self._stop_measuring()  # of the link that was cut: what comes of it says nothing of this one
         self._measure_soon()

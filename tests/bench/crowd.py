@@ -49,6 +49,8 @@ class PlayedDevice:
 
     def set_peers(self, _round_trips_ms: dict[str, int]) -> None: ...
 
+    def set_encrypted(self, _encrypted: bool) -> None: ...
+
     def set_latency(self, _ms: float | None) -> None:
         """Of no interest here."""
 

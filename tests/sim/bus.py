@@ -73,6 +73,10 @@ class SimBus(Bus):
         return self._up
 
     @property
+    def encrypted(self) -> bool:
+        return False
+
+    @property
     def max_payload(self) -> int:
         return PAYLOAD_MAX
 
