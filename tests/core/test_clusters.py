@@ -13,7 +13,8 @@ from coordinator.core.clusters import leading, machine, operating
 from coordinator.core.clusters.grouping import MOVED_MAX, SIZE_MAX, SIZE_MIN
 from coordinator.core.clusters.restoring import restore
 from coordinator.core.clusters.state import Action, Belongs, Clusters, Elect, Say, Tell, Write
-from coordinator.core.clusters.traits import Facts
+from coordinator.core.clusters.traits import Facts, facts_of
+from coordinator.core.nodeview import NodeView
 from schemas.cluster import (
     ClusterKind,
     ClusterRecord,
@@ -24,7 +25,10 @@ from schemas.cluster import (
     PinCluster,
     Traits,
 )
+from schemas.device import DeviceCapabilities, DeviceState, NetworkQuality
 from schemas.errors import BadInput
+from schemas.membership import NodeRecord, Offer
+from tests.core.world import World as Core
 
 LAPTOP = Traits("gw1", "", "laptop", 3, "good", "always")
 
@@ -383,6 +387,16 @@ def test_a_cluster_grows_by_the_most_similar_nodes() -> None:
     world.settle()
     assert world.shape()["mine"] == ["n00", "n01", "n02"]
     check(world)
+    for name in NAMES[8:14]:
+        world.node(name, replace_type("tablet"))
+    others = world.state.home["n13"]
+    before = set(others.members)
+    operating.grow(world.state, GrowCluster(others.id, by=1), world.now)
+    world.settle()
+    assert before < set(others.members) and len(others.members) == len(before) + 1, (
+        "it does not grow by its own members"
+    )
+    check(world)
 
 
 def test_a_selector_cluster_keeps_up_to_date_and_leaves_homes_alone() -> None:
@@ -412,6 +426,7 @@ def test_a_selector_cluster_keeps_up_to_date_and_leaves_homes_alone() -> None:
         (lambda s: operating.create(s, CreateCluster("x"), 0), "nodes"),
         (lambda s: operating.pin(s, PinCluster("x"), 0), "cluster"),
         (lambda s: operating.grow(s, GrowCluster("c1"), 0), "nodes"),
+        (lambda s: operating.grow(s, GrowCluster("c1", by=2), 0), "by"),
         (lambda s: operating.dissolve(s, ClusterRequest("x"), 0), "cluster"),
     ],
 )
@@ -422,3 +437,56 @@ def test_what_an_operator_cannot_do_is_refused_by_the_name_of_the_field(ask: Any
         ask(world.state)
     assert refused.value.field == field
     assert world.shape() == {"c1": ["a"]}
+
+
+# What a node is grouped by.
+
+
+def view(**device: Any) -> NodeView:
+    record = NodeRecord("n1", "", "s", 1, DeviceCapabilities(cpu_cores=8, ram_total_mb=8192), Offer(), 0.0, 0.0)
+    made = NodeView(record, 0, 5.0)
+    made.merge(DeviceState(**device))
+    return made
+
+
+def test_what_a_new_coordinator_has_not_heard_of_a_node_yet_is_as_it_was_seated_by() -> None:
+    was = Traits("gw1", "", "", 4, "good", "always")
+    assert facts_of(view(), "always", "", was).traits == was
+    heard = facts_of(view(network_gateway=None, network_quality=NetworkQuality.FAIR), "always", "", was).traits
+    assert (heard.site, heard.latency) == ("", "fair"), "that it does not know its gateway any more is news"
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"cpu_utilization": 0.9}, False),
+        ({"ram_available_mb": 1100}, False),  # within the step of 256 MiB
+        ({"ram_available_mb": 900}, True),
+        ({"battery_percent": 51.0}, False),
+        ({"battery_percent": 30.0}, True),
+        ({"mains": True}, True),
+        ({"network_quality": NetworkQuality.POOR}, True),
+        ({"network_gateway": "gw2"}, True),
+        ({"network_peers": {"n2": 50}}, True),
+        ({"network_peers": {"n2": 1}}, False),
+    ],
+)
+def test_a_beat_has_a_node_looked_at_only_when_its_standing_changed(change: dict[str, Any], counts: bool) -> None:
+    node = view(
+        cpu_utilization=0.1, ram_available_mb=1050, battery_percent=52.0, mains=False, network_gateway="gw1",
+        network_quality=NetworkQuality.GOOD, network_peers={"n2": 1},
+    )  # fmt: skip
+    node.restood = False
+    node.merge(DeviceState(**change))
+    assert node.restood is counts
+
+
+def test_a_node_whose_standing_changed_is_among_those_that_the_areas_are_told_of() -> None:
+    core = Core()
+    core.join("n1")
+    core.state.changed.clear()
+    core.beat("n1", state=DeviceState(ram_available_mb=300))
+    assert core.state.changed == {"n1"}
+    core.state.changed.clear()
+    core.beat("n1", state=DeviceState(ram_available_mb=310))
+    assert core.state.changed == set()

@@ -32,13 +32,14 @@ class Sharer:
 
     def __init__(self, name: str, bus: Bus, folder: Path, shelf: type[Shelf] = Shelf) -> None:
         self.name, self.bus, self.why_not, self.batch = name, bus, "", 2
+        self.site = ""  # the mark of its gateway
         store = Store(bus)
         self.context = Context(name, bus, store, EventLog(bus, store, f"/fog/node/{name}"), Offer())
         self.clusters = Clusters(self.context, lambda _now: DeviceState())
         self.disk, self.throttle = Disk(folder / name), Throttle()
         self.shelf = shelf(self.disk)
         seats = self.clusters.seats
-        self.share = Share(seats, self.shelf, self.throttle, lambda: self.why_not)
+        self.share = Share(seats, self.shelf, self.throttle, lambda: self.why_not, lambda: self.site)
         self.peers = Peers(
             self.context,
             seats,
@@ -47,7 +48,7 @@ class Sharer:
             lambda: bool(self.share.at) and not self.why_not,
         )
         self.fetcher = Fetcher(bus, self.disk, self.shelf, self.peers, lambda: self.batch * CHUNK_BYTES, self.throttle)
-        self.clusters.share(self.share.held)
+        self.clusters.share(self.share.held, self.share.near)
         self.progress = Progress()
 
     def told(self, members: Sequence[str], version: int = 1) -> None:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from client.clusters import Clusters
-from schemas.cluster import ClusterRow
+from node.nearness import Nearness
+from schemas.advice import PowerMode
+from schemas.cluster import ClusterRow, Membership, Near, Peer
+from schemas.device import DeviceState
 from schemas.target import Target
+from tests.integration.sharing import sharers
 from tests.integration.stack import stack
 from tests.integration.test_cluster_life import fog
 from tests.proxy import proxied
@@ -43,6 +49,26 @@ async def test_two_behind_a_slow_link_are_told_as_far_from_those_without(target:
             shown = fog(fleet, "node-info", "f1").stdout
             line = next(line for line in shown.splitlines() if "network_peers" in line)
             assert "n1 50" in line or "n1 100" in line, line
+
+
+@pytest.mark.parametrize(("site", "direct"), [("gw1", True), ("gw2", False)])
+async def test_where_the_other_listens_at_the_same_site_the_way_past_the_broker_counts(
+    target: Target, tmp_path: Path, site: str, direct: bool
+) -> None:
+    with proxied(target) as slow:
+        async with sharers(slow.target(target), tmp_path, ("n1", "n2")) as (one, other):
+            other.site = "gw1"
+            await other.bus.flush()  # it listens to its peers
+            slow.delay(0.03)
+            told: list[dict[str, int]] = []
+            here = DeviceState(network_gateway=site)
+            peers = (Peer("n1"), Peer("n2"))
+            assert not one.clusters.told(Membership(1, "c1", 1, 2, "n1", peers, near=(Near("n2", "c1"),)))
+            nearness = Nearness(one.context, one.clusters.seats, lambda: PowerMode.BALANCED, lambda: here, told.append)
+            nearness.on_beat()
+            await eventually(lambda: told)
+            assert (told[0]["n2"] <= 20) is direct and set(told[0]) == {"n2"}
+            assert other.share.served_bytes == 0
 
 
 def _pairs(row: ClusterRow) -> int:

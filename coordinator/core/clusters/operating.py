@@ -59,6 +59,8 @@ def grow(state: Clusters, asked: GrowCluster, now: float) -> str:
     nodes = [n for n in dict.fromkeys(asked.nodes) if state.home.get(n) is not cluster] or _alike(
         state, cluster, asked.by
     )
+    if not nodes and asked.by:
+        raise BadInput("by", "no other node is in a cluster of the rule", hint="name those that are to come")
     if len(cluster.seats) + len(nodes) > limits.CLUSTER_MADE_MAX:
         raise BadInput("nodes", f"a cluster can have {limits.CLUSTER_MADE_MAX} members", hint="use a selector for more")
     _pin(state, cluster)
@@ -117,7 +119,9 @@ def _alike(state: Clusters, cluster: Cluster, count: int) -> list[str]:
     def far(seat: Seat) -> tuple[bool, int, str]:
         return (own is not None and seat.traits.site != own.traits.site, -likeness(own, seat) if own else 0, seat.node)
 
-    others = [seat for other in state.clusters.values() if other.by_rule for seat in other.seats]
+    others = [
+        seat for other in state.clusters.values() if other.by_rule and other is not cluster for seat in other.seats
+    ]
     return [seat.node for seat in sorted(others, key=far)[:count]]
 
 
