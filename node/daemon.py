@@ -7,9 +7,9 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from node.adviser import Adviser
@@ -17,6 +17,7 @@ from node.apps.fetch import Fetcher
 from node.apps.keeper import Apps
 from node.apps.peers import Peers
 from node.apps.share import Share
+from node.beside import Beside
 from node.blobs import Blobs
 from node.clusters import Clusters
 from node.config import Settings, read_share
@@ -78,7 +79,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._parts_ready = False
         self._reading: asyncio.Task[None] | None = None
-        self._again: set[asyncio.Task[None]] = set()  # what is begun anew since the link is back
+        self._again = Beside(log, "what the cut link ended could not be begun again")
         self._terms = terms_of(settings.harvest) if settings.harvest.enabled else None
         self._harvester: Harvester | None = None
 
@@ -327,21 +328,11 @@ class Daemon:
             if lost := self._context.events.lost:
                 log.warning("events were lost: more than can be kept were said meanwhile", extra=fields(events=lost))
             if self._settings.share:
-                self._begin_again(self._open_share())
+                self._again.begin(self._open_share())
             if self._registered.is_set():
                 self._intake.link_back()
-                self._begin_again(self._begin_intake())
+                self._again.begin(self._begin_intake())
             self._member.link_back()
-
-    def _begin_again(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._again.add(task)  # the loop itself holds its tasks only weakly
-        task.add_done_callback(self._begun_again)
-
-    def _begun_again(self, task: asyncio.Task[None]) -> None:
-        self._again.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("what the cut link ended could not be begun again", exc_info=error)
 
     def _follow(self, adviser: Adviser, heed: Heed) -> None:
         adviser.on_advice.extend((heed, self._enforce, self._apps.heed, lambda _: self._transports.reconsider()))

@@ -23,11 +23,11 @@ import heapq
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Any
 
+from node.beside import Beside
 from node.context import Context
 from node.core.attempts import Attempt
 from node.core.desk import Desk
@@ -78,7 +78,7 @@ class Outbox:
         self._turns = 0
         self._last = 0
         self._full = self._closed = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._beside = Beside(log, "a letter could not be delivered")
         self._loop = asyncio.get_running_loop()
         self._looking: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
@@ -205,8 +205,7 @@ class Outbox:
         """Deliver no more."""
         if self._looking is not None:
             self._looking.cancel()
-        for task in self._tasks:
-            task.cancel()
+        self._beside.cancel()
         self._keeper.close()
 
     # Delivering.
@@ -245,17 +244,7 @@ class Outbox:
             if item is not None and not item.turn and item.post is None and self._behind.is_first(item):
                 item.turn = True
                 self._turns += 1
-                self._spawn(self._deliver(item))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a letter could not be delivered", exc_info=task.exception())
+                self._beside.begin(self._deliver(item))
 
     async def _deliver(self, item: Item) -> None:
         """One letter: read it if it is on the disk, judge it anew, send its large outputs, then itself."""
@@ -311,7 +300,7 @@ class Outbox:
             log.error("the broker refused it, trying again", extra=fields(task=task, error=answer.message))
             self._again(item, REFUSED_AGAIN_S)
         elif result:
-            self._spawn(self._refused(item, f"its result was refused: {answer.message}"))
+            self._beside.begin(self._refused(item, f"its result was refused: {answer.message}"))
         else:  # it can never be told: the coordinator will miss the attempt, and move the task
             log.error("an outcome can never be stored", extra=fields(task=task, error=answer.message))
             self._over(item)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
+from node.beside import Beside
 from node.blobs import Blobs, apart, inline, inputs_of, is_small
 from node.context import Context
 from node.core.attempts import Attempt
@@ -28,6 +30,8 @@ from schemas import limits
 from schemas.event import TaskEvent
 from schemas.task import OutcomeKind
 
+log = logging.getLogger("fog.node.recorder")
+
 STDERR_SHOWN = 600  # characters of a failed command's stderr that its error carries
 
 
@@ -46,7 +50,7 @@ class Recorder:
     ) -> None:
         self._context, self._desk, self._outputs = context, desk, outputs
         self._blobs, self._outbox, self._on_running = blobs, outbox, on_running
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._beside = Beside(log, "what has ended could not be told, or its inputs not let go")
         self._young: dict[Attempt, None] = {}  # runs, but not yet for long enough to be told
         self._growing = False
         self.results = 0
@@ -106,7 +110,7 @@ class Recorder:
             self._post_result(attempt, inline(message))
         else:
             self._close(attempt)
-            self._spawn(self._name_then_post(attempt, message))
+            self._beside.begin(self._name_then_post(attempt, message))
 
     def failed(self, attempt: Attempt, message: Failed) -> None:
         """A failed attempt. With arguments that do not fit, no other node can do better."""
@@ -185,7 +189,7 @@ class Recorder:
         attempt.inputs = ()
         if attempt.fetched:
             attempt.fetched = False
-            self._spawn(self._blobs.release(inputs_of(attempt.task)))
+            self._beside.begin(self._blobs.release(inputs_of(attempt.task)))
 
     async def _name_then_post(self, attempt: Attempt, message: Finished) -> None:
         done, large = await asyncio.to_thread(apart, message)
@@ -193,8 +197,7 @@ class Recorder:
 
     async def all_posted(self, timeout_s: float) -> None:
         """Wait, at most so long, until everything that ended is in the outbox, and stored."""
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks), timeout=timeout_s)
+        await self._beside.wait(timeout_s)
         await self._outbox.until_empty(timeout_s)
 
     def _post_result(self, attempt: Attempt, done: Done, large: dict[str, bytes] | None = None) -> None:
@@ -219,8 +222,3 @@ class Recorder:
     def _ack(self, reply: str) -> None:
         if reply:
             self._context.ack(reply)
-
-    def _spawn(self, work: object) -> None:
-        task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type,var-annotated]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -10,10 +10,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from msgspec import structs
 
@@ -22,6 +21,7 @@ from node.apps.disk import Disk
 from node.apps.fetch import Fetcher, Progress, Unfit
 from node.apps.process import Running
 from node.apps.shelf import Shelf
+from node.beside import Beside
 from node.context import Context
 from node.core.app import App
 from node.core.app_actions import Action, Drop, EndFetch, Fetch, Keep, Kept, Point, Report, Start, Stop
@@ -60,7 +60,7 @@ class Apps:
         self._checking: set[tuple[str, str]] = set()
         self._check_at: dict[tuple[str, str], float] = {}
         self._fetches: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._beside = Beside(log, "an app's step failed")
         self._ending: dict[str, asyncio.Task[None]] = {}  # of each app, the process that is being stopped
         self._context: Context | None = None
         self._fetcher: Fetcher | None = None
@@ -96,8 +96,9 @@ class Apps:
         """End every process; what ran runs again at the next start."""
         if self._ticker is not None:
             self._ticker.cancel()
-        for task in (*self._fetches.values(), *self._tasks):
+        for task in self._fetches.values():
             task.cancel()
+        self._beside.cancel()
         await asyncio.gather(*(running.stop() for running in self._running.values()), return_exceptions=True)
 
     # What is told.
@@ -155,7 +156,7 @@ class Apps:
                 case Point(version):
                     self._write(name, Point, partial(self._disk.point, name, app.kept.versions.get(version)))
                 case Drop():
-                    self._spawn(self._drop(app))
+                    self._beside.begin(self._drop(app))
         if keep:
             self._write(name, Keep, partial(self._disk.keep, app.kept))
         if any(isinstance(action, Report) for action in actions):
@@ -215,7 +216,7 @@ class Apps:
         """Start a version, once what is being stopped is gone: it may hold the same port."""
         ending = self._ending.get(app.kept.app)
         if ending is not None and not ending.done():
-            self._spawn(self._start_after(ending, app, version))
+            self._beside.begin(self._start_after(ending, app, version))
         else:
             self._start_now(app, version)
 
@@ -246,7 +247,7 @@ class Apps:
     def _stop(self, app: str, version: str) -> None:
         running = self._running.pop((app, version), None)
         if running is not None:
-            self._ending[app] = self._spawn(running.stop())
+            self._ending[app] = self._beside.begin(running.stop())
 
     async def _drop(self, app: App) -> None:
         """Remove what is not kept, once what is being stopped is gone; the app may have been told to run again meanwhile."""
@@ -263,17 +264,6 @@ class Apps:
     def _remove(self, app: str, keep: set[str]) -> None:
         self._disk.drop(app, keep)
         self.shelf.look()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("an app's step failed", exc_info=error)
 
     # Time.
 
@@ -297,7 +287,7 @@ class Apps:
                 if up and due and key not in self._checking:
                     self._check_at[key] = ticks + process.version.health.interval_s
                     self._checking.add(key)
-                    self._spawn(self._check(app, process.version))
+                    self._beside.begin(self._check(app, process.version))
             if now - self._said_at.get(app.kept.app, 0.0) >= limits.APP_REPORT_S:
                 self._say(app)
         for key, running in list(self._running.items()):

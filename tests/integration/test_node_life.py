@@ -453,7 +453,7 @@ async def test_a_daemon_that_is_told_to_go_stores_a_large_result_first(fleet: Fl
         "import node, time\n@node.function\ndef large() -> bytes:\n    time.sleep(0.5)\n    return b'x' * (64 << 20)\n"
     )
     (fleet.folder / "own.py").write_text(source)
-    node = await fleet.node("n1", "--import", "own")
+    node = await fleet.node("n1", "--import", "own", "--leave-grace-s", "60")
     task = await fleet.place(FunctionRun("large"))
     await until(lambda: fleet.events)
     node.send_signal(signal.SIGTERM)
