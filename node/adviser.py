@@ -49,6 +49,8 @@ class Adviser:
         self._policy = policy_of(self.policy)
         self._told: Advice | None = None
         self._steady: Profile | None = None  # the readings of which `advice` is, if it stays so while they do
+        self._seen: tuple[DeviceCapabilities, DeviceState, Offer, int] | None = None  # what it was made of last
+        self._held_at = 0.0  # when `advice` was last found to hold still, by `ticks`
         self._due: asyncio.TimerHandle | None = None
         self.state: DeviceState = device.state(time.time())
         self.way: Way
@@ -66,8 +68,8 @@ class Adviser:
     def look(self) -> DeviceState:
         """Read the device now, and tell if something else is to be done."""
         self.state = self._device.state(time.time())
-        self.advice = self._work_out(self.advice)
-        if self._told is not None and differs(self._told, self.advice):
+        before, self.advice = self.advice, self._work_out(self.advice)
+        if self.advice is not before and self._told is not None and differs(self._told, self.advice):
             self._tell()
         return self.state
 
@@ -102,9 +104,16 @@ class Adviser:
         self.working()
 
     def _work_out(self, before: Advice | None) -> Advice:
-        profile, now = profile_of(self.capabilities, self.state, self.offer, self.held_mb()), ticks()
-        if before is not None and profile == self._steady:
-            return again(before, now)
+        """The advice of now: `before` itself where it holds still, as it does at most looks."""
+        seen, now = (self.capabilities, self.state, self.offer, self.held_mb()), ticks()
+        same = seen == self._seen
+        self._seen = seen
+        if before is not None and self._steady is not None and (same or profile_of(*seen) == self._steady):
+            self._held_at = now
+            return before
+        if before is not None and self._held_at:
+            before = again(before, self._held_at)
+        profile, self._held_at = profile_of(*seen), 0.0
         found = advise(profile, self._policy, before, now)
         self._steady = profile if is_steady(before, found, now) else None
         self.way = way_of(found, profile, self._policy)

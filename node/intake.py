@@ -30,7 +30,7 @@ log = logging.getLogger("fog.node.intake")
 BATCH = 128  # messages asked for at a time
 FETCH_TRIES, FETCH_AGAIN_S = 5, 1.0  # for inputs while the broker does not answer; the wait doubles
 SAID_AGAIN_S = 0.8 * WORK_PROGRESS_S  # that work is held is said with a heartbeat, if it was not for so long;
-UNSAID_S = 2.0 * WORK_PROGRESS_S  # without one, if it was not for so long (looked at every WORK_PROGRESS_S)
+UNSAID_S = 2.0 * WORK_PROGRESS_S  # without one, if it was not for so long
 INACTIVE_S = 3600.0  # the broker forgets this node's consumer after this, not its work
 
 _work: Decoder[Work] = Decoder(Work)
@@ -115,7 +115,7 @@ class Intake:
     async def _say_alive(self) -> None:
         """By itself only where no heartbeat went for long."""
         while True:
-            await asyncio.sleep(WORK_PROGRESS_S)
+            await asyncio.sleep(max(WORK_PROGRESS_S, self._said_at + UNSAID_S - self._loop.time()))
             if self._loop.time() - self._said_at >= UNSAID_S:
                 self._progress()
 

@@ -41,7 +41,7 @@ class Leaser:
     @property
     def wanted(self) -> bool:
         """Whether something exclusive is held: then beats ask."""
-        return bool(self._desk.exclusive())
+        return bool(self._desk.held) and bool(self._desk.exclusive())
 
     def arrived(self) -> None:
         """Something exclusive came: it is asked for at once, with what else has come."""

@@ -84,6 +84,7 @@ class Member:
         self._measuring: asyncio.Task[None] | None = None
         self._registered_term = 0
         self._asked_term = 0
+        self._subject = subjects.heartbeat(context.node)
         self._loop = asyncio.get_running_loop()
 
     async def start(self) -> None:
@@ -147,7 +148,7 @@ class Member:
             return False
         self._forget_later()
         self._later = self._loop.call_later(random.uniform(0, LATER_S), self.again)
-        if self.leaser is not None and self.leaser.wanted:
+        if self._leasing:
             self.beat()
         return True
 
@@ -271,8 +272,8 @@ class Member:
         try:
             state = self._adviser.look()  # may beat by itself, when something else is to be done
             self._stop_timer()
-            subject = subjects.heartbeat(context.node)
-            if self.leaser is not None and self.leaser.wanted:
+            subject = self._subject
+            if self._leasing and self.leaser is not None:
                 self.leaser.ask(subject, lambda: encode(self._heartbeat(state_full=full, state=state)))
             else:
                 roughly = by_itself and self.relay is not None and self.relay.wanted
@@ -285,7 +286,7 @@ class Member:
         for listener in self.on_beat:
             listener()
         wait = wait_s(self._gap_s(), random.random())
-        silent = context.sleep and not (self.leaser is not None and self.leaser.wanted)
+        silent = context.sleep and not self._leasing
         if not context.leaving and not silent:
             self._due = self._loop.call_later(wait, self._beat_by_itself)
         if self.relay is not None:
@@ -316,7 +317,7 @@ class Member:
             held=self._desk.report(),
             state=self._beats.delta(state, state_full, roughly),  # type: ignore[arg-type]
             harvest_state=context.harvest_state,
-            power_mode=self._adviser.advice.power_mode.value,
+            power_mode=str(self._adviser.advice.power_mode),
             limits=self._new_limits(state_full),
             battery_min=self._adviser.battery_min,
             bad_messages=context.bad_messages + context.outbox_spoilt,
@@ -327,9 +328,13 @@ class Member:
             enforced=self._beats.changed(self.enforced(), state_full),
         )
 
+    @property
+    def _leasing(self) -> bool:
+        return self.leaser is not None and self.leaser.wanted
+
     def _gap_s(self) -> float:
         """Between two beats: stretched by the power mode, but not while leases are renewed by them."""
-        if self.leaser is not None and self.leaser.wanted:
+        if self._leasing:
             return self._interval_s
         return stretched_s(self._interval_s, self._adviser.advice.power_mode)
 

@@ -110,6 +110,8 @@ class Relay:
 
     def flush(self) -> None:
         """Say what was gathered."""
+        if not self._replies:
+            return
         route = self._ways.route
         replies, self._replies = self._replies, {}
         if route is None or route.leader != self._context.node:

@@ -202,6 +202,8 @@ class Puller:
 
     def ask(self) -> None:
         """Ask for as many more as there is room for. Call it when room appears."""
+        if 4 * (2 * self._batch - self._asked) < self._batch:
+            return  # enough is asked for, as most often: a small top-up waits
         while not self._paused and self._mending is None and self._bus.connected and self._inbox:
             if None not in self._lanes:
                 return

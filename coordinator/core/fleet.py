@@ -194,8 +194,11 @@ def take(state: Coordinator, b: Heartbeat, reply: str, at: float, now: float, ou
 
 def _advised(state: Coordinator, node: NodeView, b: Heartbeat | Register, out: Out) -> bool:
     """What the node is advised to do now; True if it may matter for placing."""
+    battery_min = b.battery_min or tune.BATTERY_MIN
+    if b.limits is None and b.power_mode in ("", node.power_mode) and battery_min == node.battery_min:
+        return False
     before = (node.power_mode == CRITICAL, node.slots, node.memory_now, node.battery_min)
-    node.battery_min = b.battery_min or tune.BATTERY_MIN
+    node.battery_min = battery_min
     if b.power_mode and b.power_mode != node.power_mode:
         if node.power_mode or b.power_mode != PowerMode.PERFORMANCE.value:
             heat = node.device.thermal_state

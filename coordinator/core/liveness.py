@@ -98,26 +98,31 @@ def take_acks(node: NodeView, out: Out) -> None:
 
 
 def watch(state: Coordinator, node: NodeView) -> None:
-    """Have the node looked at when its next beat is due; one alarm a node is enough. Alarms of many nodes ring together: each
-    moment at which one rings wakes the process."""
+    """Have the node looked at when its next beat is due; one look a node is enough. Many nodes share an alarm: each moment at
+    which one rings wakes the process."""
     if node.next_due < node.timed_at:
         when = ceil(node.next_due * tune.DUE_LOOKS_PER_S) / tune.DUE_LOOKS_PER_S
         node.timed_at = when
-        state.at(when, due, (node, when))
+        together = state.watched.get(when)
+        if together is None:
+            state.watched[when] = [node]
+            state.at(when, due, when)
+        else:
+            together.append(node)
 
 
-def due(state: Coordinator, what: tuple[NodeView, float], now: float, out: Out) -> None:
-    """The node's alarm rang: nothing if it beat since, else one more beat is missed."""
-    node, when = what
-    if node.timed_at != when or state.nodes.get(node.id) is not node:
-        return
-    node.timed_at = NEVER
-    if node.is_lost():
-        return
-    if now >= node.next_due:
-        missed(state, node, now, out)
-    if not node.is_lost():
-        watch(state, node)
+def due(state: Coordinator, when: float, now: float, out: Out) -> None:
+    """An alarm rang: nothing for the nodes that beat since, of others one more beat is missed."""
+    for node in state.watched.pop(when):
+        if node.timed_at != when or state.nodes.get(node.id) is not node:
+            continue
+        node.timed_at = NEVER
+        if node.is_lost():
+            continue
+        if now >= node.next_due:
+            missed(state, node, now, out)
+        if not node.is_lost():
+            watch(state, node)
 
 
 def missed(state: Coordinator, node: NodeView, now: float, out: Out) -> None:

@@ -87,6 +87,7 @@ class Coordinator:
         # time
         self.timers: list[tuple[float, int, Alarm, Any]] = []
         self.timer_number = 0
+        self.watched: dict[float, list[NodeView]] = {}  # whose beats are looked for, by the moment of the alarm
         self.timers_kept = 0  # how many were left when those of ended tasks were last sorted out
         self.wake_at = NEVER
         self.housekept_at = 0.0

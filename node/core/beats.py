@@ -77,7 +77,10 @@ STRETCH = {PowerMode.POWER_SAVE: 3.0, PowerMode.CRITICAL: limits.BEATS_STRETCHED
 
 def stretched_s(interval_s: float, mode: PowerMode) -> float:
     """The gap between two beats in this power mode; announced with each, so nobody calls the node late for it."""
-    return min(interval_s * STRETCH.get(mode, 1.0), limits.SLEEP_MAX_S / 2)
+    stretch = (
+        1.0 if mode is PowerMode.PERFORMANCE else STRETCH.get(mode, 1.0)
+    )  # an enum's hash costs as much as all else
+    return min(interval_s * stretch, limits.SLEEP_MAX_S / 2)
 
 
 def wait_s(interval_s: float, chance: float) -> float:

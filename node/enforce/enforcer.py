@@ -118,7 +118,9 @@ class Enforcer:
 
     def report(self) -> Enforced:
         """How work is held to what, and what it uses."""
-        planned = replace(means(self._ceilings, self._by_kernel), suspended=self._suspended)
+        if self._task is None and not self._suspended:
+            return self._means
+        planned = replace(self._means, suspended=self._suspended)
         if self._task is None:
             return planned
         share = self._measured.share
@@ -146,6 +148,7 @@ class Enforcer:
         pids = [pid for look in self._look().values() for pid, _ in look]
         cores = self._cores * share if share < 1 else None
         self._by_kernel = self._group.limit(cores, ceilings.memory_mb, pids)
+        self._means = means(ceilings, self._by_kernel)
         if self._group.why:
             log.debug("there is no control group for work", extra=fields(reason=self._group.why))
         self._duty = Duty(share, self._cores) if share < 1 and CAN_HOLD and not self._by_kernel else None

@@ -20,6 +20,7 @@ from tests.sim.streams import NO_EXPECTATION, Consumer, Refusal, Stored, Stream,
 NO_RESPONDERS = b"NATS/1.0 503\r\n\r\n"
 EVENTS = f"{ROOT}.event"
 PEERS = f"{ROOT}.peer."
+HEARTBEATS = f"{ROOT}.heartbeat"
 
 
 class Client(Protocol):
@@ -68,7 +69,7 @@ class Connection:
         timeline, rng = self.broker.timeline, self.broker.rng
         at = timeline.now + self.delay_s * (0.5 + rng.random())
         self._up_at = at = at if at > self._up_at else self._up_at
-        timeline.at(at, self._at_broker, fn, args)
+        timeline.put(at, None, self._at_broker, (fn, args))
 
     def _at_broker(self, fn: Callable[..., None], args: tuple[Any, ...]) -> None:
         if self.holed:
@@ -83,7 +84,7 @@ class Connection:
         if self.broker.quantum_s:
             at = (at // self.broker.quantum_s + 1) * self.broker.quantum_s
         self._down_at = at = at if at > self._down_at else self._down_at
-        timeline.at(at, self._at_client, sub, (subject, reply, data, headers), loop=self.client.loop)
+        timeline.put(at, self.client.loop, self._at_client, (sub, (subject, reply, data, headers)))
 
     def _at_client(self, sub: Sub, args: tuple[Any, ...]) -> None:
         if self.holed:
@@ -164,6 +165,9 @@ class Broker:
         self._exact: dict[str, list[Interest]] = {}
         self._stars: tuple[dict[str, list[Interest]], dict[str, list[Interest]]] = ({}, {})
         self._inner: dict[str, list[Interest]] = {}  # by patterns with a star in the middle, as peers listen
+        self._routes: dict[
+            str, list[Interest]
+        ] = {}  # of subjects that are only passed on, until somebody comes or goes
         self._event_seq = 0
         self.deaf_until = 0.0  # acks are not heard
         self._verbs: dict[str, Callable[[Connection, list[str], str, bytes], None]] = {
@@ -189,6 +193,7 @@ class Broker:
         self.connections.clear()
         self._exact.clear()
         self._inner.clear()
+        self._routes.clear()
         for stars in self._stars:
             stars.clear()
 
@@ -233,6 +238,7 @@ class Broker:
         return self._stars[0], subject[:-2]
 
     def subscribe(self, connection: Connection, sub: Sub) -> None:
+        self._routes.clear()
         table, key = self._table(sub.subject)
         interest = connection.interests[sub] = Interest(sub, connection)
         table.setdefault(key, []).append(interest)
@@ -243,6 +249,7 @@ class Broker:
             self._forget(interest)
 
     def _forget(self, interest: Interest) -> None:
+        self._routes.clear()
         table, key = self._table(interest.sub.subject)
         there = table.get(key)
         if there is not None and interest in there:
@@ -273,6 +280,10 @@ class Broker:
 
     def publish(self, connection: Connection, subject: str, reply: str, data: bytes, headers: bytes) -> None:
         """A message arrived."""
+        if (known := self._routes.get(subject)) is not None:
+            for interest in known:
+                interest.connection.down(interest.sub, subject, reply, data, headers)
+            return
         if subject[0] == "$":
             if subject.startswith("$JS.ACK."):
                 self._ack(subject, data)
@@ -289,7 +300,10 @@ class Broker:
             self._event_seq += 1
             if reply:
                 self.route(reply, "", b'{"stream":"FOG_EVENTS","seq":%d}' % self._event_seq, b"")
-        elif not self.route(subject, reply, data, headers) and reply:
+        elif self.route(subject, reply, data, headers):
+            if prefix == HEARTBEATS:
+                self._routes[subject] = self.find(subject)
+        elif reply:
             self.route(reply, "", b"", NO_RESPONDERS)
 
     def _to_stream(self, stream: Stream, subject: str, reply: str, data: bytes, headers: bytes) -> None:

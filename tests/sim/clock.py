@@ -12,21 +12,25 @@ import heapq
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
+from operator import attrgetter
 from typing import Any
+
+from msgspec import Struct
 
 GHOST_STEPS = 500  # of a killed process's clean-up, which nobody sees
 
 
-class Handle:
+class Handle(Struct, eq=False):
     """Something that is to be run at `when_s`; `loop` is whose process does it (None: the world itself)."""
 
-    __slots__ = ("args", "fn", "loop", "when_s")
-
-    def __init__(self, when_s: float, loop: Loop | None, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        self.when_s, self.loop, self.fn, self.args = when_s, loop, fn, args
+    when_s: float
+    loop: Any
+    fn: Callable[..., Any] | None
+    args: tuple[Any, ...]
 
     def cancel(self) -> None:
-        self.fn, self.args = None, ()  # type: ignore[assignment]
+        self.fn, self.args = None, ()
 
     def cancelled(self) -> bool:
         return self.fn is None
@@ -50,6 +54,10 @@ class Timeline:
 
     def at(self, when_s: float, fn: Callable[..., Any], *args: Any, loop: Loop | None = None) -> Handle:
         """Run it then; what is due at the same time runs in the order in which it was asked for."""
+        return self.put(when_s, loop, fn, args)
+
+    def put(self, when_s: float, loop: Loop | None, fn: Callable[..., Any], args: tuple[Any, ...]) -> Handle:
+        """As `at`, in that process."""
         if self.grain_s and when_s > self.now:
             when_s = -(-when_s // self.grain_s) * self.grain_s
         handle = Handle(when_s, loop, fn, args)
@@ -72,8 +80,7 @@ class Timeline:
         ready, times = self._ready, self._times
         try:
             while True:
-                while ready:
-                    self._call(ready.popleft())
+                self._drain(ready)
                 if not times or times[0] > until_s:
                     break
                 self.now = now = max(self.now, times[0])
@@ -84,29 +91,32 @@ class Timeline:
             self._running = None
             events._set_running_loop(None)
 
-    def _call(self, handle: Handle) -> None:
-        fn, loop = handle.fn, handle.loop
-        if fn is None:
-            return
-        if loop is not None:
-            if loop.dead:
-                return
-            if loop.stalled:
-                loop.backlog.append(handle)
-                return
-        if loop is not self._running:
-            self._running = loop
-            events._set_running_loop(loop)
-        self.events += 1
-        if loop is None:
-            fn(*handle.args)
-            return
-        try:
-            fn(*handle.args)
-        except Exception as error:
-            loop.call_exception_handler({"message": f"{fn!r}", "exception": error})
-        if self.failed is not None:
-            raise self.failed
+    def _drain(self, ready: deque[Handle]) -> None:
+        """Run what is ready, and what gets ready by that: the one loop in which a world's time is spent."""
+        while ready:
+            handle = ready.popleft()
+            fn, loop = handle.fn, handle.loop
+            if fn is None:
+                continue
+            if loop is not None:
+                if loop.dead:
+                    continue
+                if loop.stalled:
+                    loop.backlog.append(handle)
+                    continue
+            if loop is not self._running:
+                self._running = loop
+                events._set_running_loop(loop)
+            self.events += 1
+            if loop is None:
+                fn(*handle.args)
+                continue
+            try:
+                fn(*handle.args)
+            except Exception as error:
+                loop.call_exception_handler({"message": f"{fn!r}", "exception": error})
+            if self.failed is not None:
+                raise self.failed
 
     def as_running(self, loop: Loop, fn: Callable[..., Any], *args: Any) -> Any:
         """Call something of a process's own, from outside of it."""
@@ -125,6 +135,8 @@ class Loop(asyncio.AbstractEventLoop):
 
     def __init__(self, timeline: Timeline, name: str, on_fault: Callable[[dict[str, Any]], None]) -> None:
         self.timeline, self.name, self._on_fault = timeline, name, on_fault
+        self.owner: Any = None  # the process
+        self.time = partial(attrgetter("now"), timeline)  # type: ignore[method-assign,assignment]
         self.dead = self.stalled = False
         self.backlog: deque[Handle] = deque()
         self.on_wake: list[Callable[[], None]] = []
@@ -135,9 +147,6 @@ class Loop(asyncio.AbstractEventLoop):
         self._thread_at = 0.0
 
     # What asyncio wants of a loop.
-
-    def time(self) -> float:
-        return self.timeline.now
 
     def get_debug(self) -> bool:
         return False
@@ -157,11 +166,13 @@ class Loop(asyncio.AbstractEventLoop):
         return handle
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
-        return self.call_at(self.timeline.now + delay, callback, *args)
+        if self._ghosts is None:
+            return self.timeline.put(self.timeline.now + delay, self, callback, args)
+        return Handle(self.timeline.now + delay, self, callback, args)
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
         if self._ghosts is None:
-            return self.timeline.at(when, callback, *args, loop=self)
+            return self.timeline.put(when, self, callback, args)
         return Handle(when, self, callback, args)  # of a killed process: never
 
     def create_future(self) -> asyncio.Future[Any]:

@@ -212,6 +212,8 @@ class Invariants:
 
     def stepped(self, state: Coordinator, event: ev.Event, wanted: list[act.Action]) -> None:
         """The core took an event."""
+        if not wanted and type(event) is ev.Beat:
+            return
         if type(event) is ev.TakenOver:
             self.took_over(event.coordinator, event.term)
         elif type(event) is ev.Placed:

@@ -58,7 +58,7 @@ class Process:
         self.touch()
         self.bus = None
         loop = self.loop = Loop(self.world.timeline, self.name, self.world.fault_in(self.name))
-        loop.owner = self  # type: ignore[attr-defined]
+        loop.owner = self
         loop.seen = self.world.invariants  # type: ignore[attr-defined]
         self.world.timeline.as_running(loop, self._go, loop)
 
