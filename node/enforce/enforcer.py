@@ -205,9 +205,9 @@ class Enforcer:
         """Everything is stopped; what was being started meanwhile is caught as well."""
         settled = False
         while self._suspended and self._executor.desk.lanes.open and not self._changed.is_set():
-            settled = self._hold() and settled
-            await self._wait(None if settled else SETTLE_S)
-            settled = True
+            held = self._hold()
+            await self._wait(None if held and settled else SETTLE_S)
+            settled = held  # twice in a row: what was forked as its parent was being stopped is seen by the second look
         self._looked, self._looked_at = self._look(), self._loop.time()
 
     async def _cycle(self) -> None:
