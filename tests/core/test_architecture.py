@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -169,3 +170,12 @@ def test_a_breach_is_noticed(where: str, source: str) -> None:
 )
 def test_what_a_core_may_use_is_let_through(source: str) -> None:
     assert problems(source, ROOT / "coordinator" / "core" / "machine.py") == []
+
+
+def test_the_map_for_newcomers_names_only_what_is_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    named = set(re.findall(r"`([\w/]+(?:\.py|/))`", text))
+    there = {f"/{path.relative_to(ROOT)}" for path in [*FILES, *(ROOT / "tests").rglob("*.py")]}
+    folders = {f"{parent}/" for path in there for parent in Path(path).parents}
+    gone = {name for name in named if not any(path.endswith(f"/{name}") for path in there | folders)}
+    assert len(named) > 100 and not gone
