@@ -19,7 +19,7 @@ from schemas.errors import BadInput
 Content = bytes | Path  # bytes as they are, or the file that holds them
 
 
-class Arguments(Struct, frozen=True):
+class Arguments(Struct, frozen=True, gc=False):
     """`values` is a JSON array; `contents` are the arguments that travel as bytes, whose places in it hold null."""
 
     values: Raw

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 import msgspec
@@ -108,7 +108,7 @@ class Submitter:
         result = self._waiting.watch(task.id)
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            self._post(task, partial(_acked, stored))
+            self._post(task, _acked, stored)
             await stored
         except BaseException:
             self._waiting.forget(task.id)
@@ -119,13 +119,13 @@ class Submitter:
         """Submit without waiting; the future is of the result, whatever it is, or fails when the broker refuses the task."""
         future = self._waiting.watch(task.id)
         try:
-            self._post(task, partial(_told, future))
+            self._post(task, _told, future)
         except BadInput:
             self._waiting.forget(task.id)
             raise
         return future
 
-    def _post(self, task: Task, on_answer: Any) -> None:
+    def _post(self, task: Task, on_answer: Callable[..., None], about: object) -> None:
         data = encode(task)
         if len(data) > limits.TASK_MAX:
             raise BadInput(
@@ -133,7 +133,7 @@ class Submitter:
                 hint="put the data into a file and pass that (a pathlib.Path, or bytes): it travels by the object store",
             )  # fmt: skip
         subject = subjects.submit(task.priority, task.submitter, task.id)
-        self._store.post(subject, data, task.id, on_answer, give_up_s=GIVE_UP_S, in_row=True)
+        self._store.post(subject, data, task.id, on_answer, about=about, give_up_s=GIVE_UP_S, in_row=True)
 
 
 def _told(result: asyncio.Future[Result], answer: Ack | FogError) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from schemas.errors import BadInput, TaskFailed
-from schemas.task import Blob, Result, ResultState
+from schemas.task import SUCCEEDED, Blob, Result
 
 TOLD = 300  # characters of an attempt's error that go into a one-line message
 
@@ -21,7 +21,7 @@ class Reader(Protocol):
 
 async def value_of(result: Result, objects: Reader) -> Any:
     """The returned value: bytes, or the JSON value. Raises TaskFailed when there is none."""
-    if result.blob is None or result.state is not ResultState.SUCCEEDED:
+    if result.blob is None or result.state is not SUCCEEDED:
         return plain_value(result)
     data = await objects.bytes_of(result.blob)
     return decode(data) if result.packed else data
@@ -29,7 +29,7 @@ async def value_of(result: Result, objects: Reader) -> Any:
 
 def plain_value(result: Result) -> Any:
     """The same of a result that refers to no Blob."""
-    if result.state is not ResultState.SUCCEEDED:
+    if result.state is not SUCCEEDED:
         raise failure(result)
     data = bytes(result.value)
     return decode(data) if data else None

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any
 
 from msgspec import Raw
@@ -118,15 +117,18 @@ class Placer:
         data = encode(work)
         subject = subjects.work(place.node, place.task)
         self._bytes += len(data)
-        on_answer = partial(self._answered, subject, place.task, place.history.placement, len(data))
         msg_id = f"{place.task}.{place.history.placement}"
-        self._store.post(subject, data, msg_id, on_answer, give_up_s=GIVE_UP_S, in_row=True)
+        self._store.post(
+            subject, data, msg_id, self._answered, about=(place, len(data)), give_up_s=GIVE_UP_S, in_row=True
+        )
 
-    def _answered(self, subject: str, task: str, placement: int, size: int, answer: Ack | FogError) -> None:
+    def _answered(self, about: tuple[Place, int], answer: Ack | FogError) -> None:
+        place, size = about
+        task, placement = place.task, place.history.placement
         if not isinstance(answer, Ack):
             self._hand_on(PlaceFailed(task, placement, answer.message, final=isinstance(answer, BadInput)))
         elif answer.duplicate:
-            self._spawn(self._look_at(subject, task, placement, answer.seq))
+            self._spawn(self._look_at(subjects.work(place.node, task), task, placement, answer.seq))
         else:
             self._bodies.loosen(task)
             self._hand_on(Placed(task, placement, answer.seq))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from node.blobs import Blobs, inputs_of
 from node.context import Context
-from node.core.attempts import Attempt, Place, Taken, attempt_of
+from node.core.attempts import FETCHING, NEW, REBASED, Attempt, attempt_of
 from node.core.desk import Desk
 from node.executor import Executor
 from node.heed import no_room
@@ -199,11 +199,11 @@ class Intake:
         taken, reply = self._desk.take(attempt)
         if reply:
             self._context.ack(reply)
-        if taken is Taken.REBASED:
+        if taken is REBASED:
             held = self._desk.held[attempt.task.id]
             if held.started_at:
                 self._recorder.started(held)
-        return taken is Taken.NEW
+        return taken is NEW
 
     def _take(self, attempt: Attempt) -> None:
         if not self._judged(attempt):
@@ -217,7 +217,7 @@ class Intake:
                 attempt.inputs = tuple(blob.data or b"" for blob in blobs)
                 self._queue(attempt)
             else:
-                attempt.place = Place.FETCHING
+                attempt.place = FETCHING
                 fetching = asyncio.create_task(self._fetch(attempt))
                 self._fetching.add(fetching)
                 fetching.add_done_callback(self._fetching.discard)
@@ -250,10 +250,10 @@ class Intake:
             inputs = await self._fetched(attempt, blobs)
         except Exception as error:
             said = error.message if isinstance(error, FogError) else f"{type(error).__name__}: {error}"
-            if attempt.place is Place.FETCHING:
+            if attempt.place is FETCHING:
                 self._recorder.unfit(attempt, f"an input could not be fetched: {said}")
             return
-        if attempt.place is not Place.FETCHING:  # cancelled, replaced or returned meanwhile
+        if attempt.place is not FETCHING:  # cancelled, replaced or returned meanwhile
             await self._blobs.release(blobs)
             return
         attempt.inputs = inputs
@@ -267,6 +267,6 @@ class Intake:
                 return await self._blobs.fetch(blobs)
             except Unreachable:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * FETCH_AGAIN_S * 2**tried)
-                if attempt.place is not Place.FETCHING:
+                if attempt.place is not FETCHING:
                     raise
         return await self._blobs.fetch(blobs)

@@ -32,7 +32,7 @@ from node.context import Context
 from node.core.attempts import Attempt
 from node.core.desk import Desk
 from node.core.endings import Ending
-from node.core.letters import Kind, Letter, attempt_in, fitted_outcome, is_late, late, outcome_instead
+from node.core.letters import OUTCOME, RESULT, Kind, Letter, attempt_in, fitted_outcome, is_late, late, outcome_instead
 from node.core.transport import Message
 from node.keeper import Item, Keeper
 from node.kept import Folder
@@ -55,6 +55,7 @@ AGAIN_S = (0.5, 10.0)  # until an output that did not go through is sent again: 
 REFUSED_AGAIN_S = 5.0  # until what the broker refused for now (a full stream) is tried again
 TOO_LARGE = 10054  # the err_code of a message that is larger than its stream allows
 HEADERS_ROOM = 512  # bytes of a message's limit that its headers may take
+WHAT = {RESULT: What.RESULT, OUTCOME: What.OUTCOME}
 
 
 class Outbox:
@@ -103,12 +104,12 @@ class Outbox:
     def result(self, attempt: Attempt, message: bytes, blobs: dict[str, bytes] | None = None) -> None:
         """A result, and the bytes of the objects that it refers to. The attempt is settled once the broker has it."""
         attempt.final = True
-        self._post(attempt, Kind.RESULT, message, blobs or {})
+        self._post(attempt, RESULT, message, blobs or {})
 
     def outcome(self, attempt: Attempt, message: bytes) -> None:
         """An outcome. The attempt is settled once the broker has it."""
         attempt.final = False
-        self._post(attempt, Kind.OUTCOME, message, {})
+        self._post(attempt, OUTCOME, message, {})
 
     def _post(self, attempt: Attempt, kind: Kind, message: bytes, blobs: dict[str, bytes]) -> Item:
         self._last += 1
@@ -135,10 +136,11 @@ class Outbox:
         task, size = item.attempt.task, len(data)
         if item.blobs:
             size += sum(map(len, item.blobs.values()))
-        if item.kind is Kind.OUTCOME:
-            return Message(What.OUTCOME, size, task.priority)
+        what = WHAT[item.kind]
+        if item.kind is OUTCOME:
+            return Message(what, size, task.priority)
         by = item.attempt.work.result_by
-        return Message(What.RESULT, size, task.priority, task.exclusive, by - time.time() if by > 0 else inf)
+        return Message(what, size, task.priority, task.exclusive, by - time.time() if by > 0 else inf)
 
     # Keeping.
 
@@ -251,7 +253,7 @@ class Outbox:
         letter = await self._letter(item)
         if letter is None:
             return
-        if item.kind is Kind.RESULT and is_late(letter.result_by, time.time()):
+        if item.kind is RESULT and is_late(letter.result_by, time.time()):
             self._tell_instead(item, letter, late())
             return
         try:
@@ -279,16 +281,16 @@ class Outbox:
 
     def _send(self, item: Item, message: bytes) -> None:
         task, context = item.attempt.task, self._context
-        if item.kind is Kind.RESULT:
+        if item.kind is RESULT:
             # No id: FOG_RESULTS refuses a second message on the subject, whoever says it.
             subject, msg_id = subjects.result(task.submitter, task.id), ""
         else:
             subject, msg_id = subjects.outcome(context.node, task.id), f"{task.id}.{item.attempt.placement}.outcome"
-        item.post = context.store.post(subject, message, msg_id, partial(self._answered, item))
+        item.post = context.store.post(subject, message, msg_id, self._answered, about=item)
 
     def _answered(self, item: Item, answer: Ack | FogError) -> None:
         item.post = None
-        result, task = item.kind is Kind.RESULT, item.attempt.task.id
+        result, task = item.kind is RESULT, item.attempt.task.id
         if isinstance(answer, Ack) or (result and isinstance(answer, StoreRefused) and answer.exists):
             self._over(item)
             reply = self._desk.settle(item.attempt, final=result)
@@ -322,7 +324,7 @@ class Outbox:
         context, attempt = self._context, item.attempt
         outcome = outcome_instead(letter, attempt, ending, context.node, max(1, context.boot), time.time())
         attempt.final = False
-        other = self._post(attempt, Kind.OUTCOME, fitted_outcome(outcome, context.bus.max_payload - HEADERS_ROOM), {})
+        other = self._post(attempt, OUTCOME, fitted_outcome(outcome, context.bus.max_payload - HEADERS_ROOM), {})
         if item.kept:
             self._keep(other)
         self._over(item)

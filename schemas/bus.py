@@ -198,6 +198,8 @@ class Bus:
             return
         if headers:
             self._out.append(with_headers(subject, reply, headers, data))
+        elif not data:  # an ack: two a task
+            self._out.append(f"PUB {subject} {reply} 0\r\n\r\n".encode())
         else:
             self._out.append(f"PUB {subject} {reply} {len(data)}\r\n".encode() + data + b"\r\n")
         if (
@@ -337,5 +339,6 @@ class Bus:
 def with_headers(subject: str, reply: str, headers: bytes, data: bytes) -> bytes:
     """A message as it stands on the wire. `headers` are raw lines, each with its end."""
     head = len(headers) + 12
-    begin = f"HPUB {subject} {reply} {head} {head + len(data)}\r\nNATS/1.0\r\n".encode()
-    return b"".join((begin, headers, b"\r\n", data, b"\r\n"))
+    return b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (
+        subject.encode(), reply.encode(), head, head + len(data), headers, data,
+    )  # fmt: skip

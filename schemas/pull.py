@@ -17,6 +17,8 @@ import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from msgspec import Struct
+
 from schemas.bus import Bus, Subscription, status_of
 
 log = logging.getLogger("fog.pull")
@@ -34,13 +36,13 @@ MISSING_RETRY_S = (0.1, 2.0)
 _BODY = b'{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}'
 
 
-class Message:
+class Message(Struct, gc=False):
     """One delivery. `seq`, `delivered` and `stored_at` come from the reply subject, which also acks it."""
 
-    __slots__ = ("data", "headers", "reply", "subject")
-
-    def __init__(self, subject: str, reply: str, data: bytes, headers: bytes) -> None:
-        self.subject, self.reply, self.data, self.headers = subject, reply, data, headers
+    subject: str
+    reply: str
+    data: bytes
+    headers: bytes
 
     def place(self) -> tuple[int, int, float]:
         """`seq`, `delivered` and `stored_at` in one look.

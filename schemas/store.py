@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -65,26 +66,20 @@ OnAnswer = Callable[[Ack | FogError], None]
 _pub_ack = msgspec.json.Decoder(_PubAck).decode
 
 
-class Post:
-    """One message on its way; only `Store` looks inside."""
+class Post(Struct, eq=False, gc=False):
+    """One message on its way; only `Store` looks inside. Whatever cycle it stands in is ended by its answer."""
 
-    __slots__ = ("at", "data", "give_up", "headers", "in_row", "on_answer", "seq", "store", "subject", "token")
-
-    def __init__(
-        self,
-        store: Store,
-        subject: str,
-        data: bytes,
-        headers: bytes,
-        on_answer: OnAnswer,
-        at: float,
-        give_up: float | None,
-    ) -> None:
-        self.store, self.subject, self.data, self.headers = store, subject, data, headers
-        self.on_answer, self.at, self.give_up = on_answer, at, give_up
-        self.token = ""
-        self.seq = 0  # where it was stored, once its own answer says that it was, now
-        self.in_row = False  # it may be said without an answer of its own
+    store: Store
+    subject: str
+    data: bytes
+    headers: bytes
+    on_answer: Callable[..., None]
+    about: object
+    at: float
+    give_up: float
+    in_row: bool  # it may be said without an answer of its own
+    token: str = ""
+    seq: int = 0  # where it was stored, once its own answer says that it was, now
 
     def on_reply(self, data: bytes, headers: bytes) -> None:
         """What the broker said."""
@@ -130,24 +125,27 @@ class Store:
         subject: str,
         data: bytes,
         msg_id: str,
-        on_answer: OnAnswer,
+        on_answer: Callable[..., None],
         *,
+        about: object = None,
         headers: bytes = b"",
-        give_up_s: float | None = None,
+        give_up_s: float = math.inf,
         in_row: bool = False,
     ) -> Post | None:
-        """Publish; `on_answer` gets the Ack, StoreRefused, or (after `give_up_s`, never if None) Unreachable. Never waits.
+        """Publish; `on_answer` gets the Ack, StoreRefused, or (after `give_up_s`) Unreachable. Never waits.
+
+        With `about`, it is called as `on_answer(about, answer)`: as good as a partial, without making one for each message.
 
         With `in_row` it goes together with others of this turn of the event loop, at the turn's end: for many to one stream,
         with ids and no other headers. What is returned is for `withdraw`, and for nothing else; None: answered already."""
         if self._closed:
-            on_answer(Unreachable(f"{subject} was not stored: this connection's work is over"))
+            error = Unreachable(f"{subject} was not stored: this connection's work is over")
+            on_answer(error) if about is None else on_answer(about, error)
             return None
         if msg_id:
             headers = f"Nats-Msg-Id: {msg_id}\r\n".encode() + headers
         now = self._loop.time()
-        post = Post(self, subject, data, headers, on_answer, now, None if give_up_s is None else now + give_up_s)
-        post.in_row = in_row
+        post = Post(self, subject, data, headers, on_answer, about, now, now + give_up_s, in_row)
         if self._queue or len(self._open) >= self._window or self._open_bytes > WINDOW_BYTES:
             self._queue.append(post)
         else:
@@ -220,7 +218,10 @@ class Store:
         if self._open.pop(post, 0) is None:
             self._open_bytes -= len(post.data)
         try:
-            post.on_answer(answer)
+            if post.about is None:
+                post.on_answer(answer)
+            else:
+                post.on_answer(post.about, answer)
         except Exception:
             log.exception("the answer to a message could not be handled subject=%s", post.subject)
         if self._queue:
@@ -298,11 +299,9 @@ class Store:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self._loop.time()
-            for post in [
-                p for p in self._open if now - p.at >= self._retry_s or (p.give_up is not None and now >= p.give_up)
-            ]:
+            for post in [p for p in self._open if now - p.at >= self._retry_s or now >= p.give_up]:
                 self._bus.hang_up(post.token)
-                if post.give_up is not None and now >= post.give_up:
+                if now >= post.give_up:
                     self._finish(post, Unreachable(f"the broker did not confirm {post.subject}"))
                 elif self._bus.connected:
                     self._send(post)

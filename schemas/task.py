@@ -46,6 +46,9 @@ class ResultState(StrEnum):
     EXPIRED = "expired"
 
 
+SUCCEEDED = ResultState.SUCCEEDED  # by itself: CPython 3.11 finds a member by a function in Python, 0.3 µs each time
+
+
 class OutcomeKind(StrEnum):
     """Why an attempt ended without a result."""
 

@@ -14,7 +14,7 @@ from schemas.membership import NodeRecord, Registered, Renewed
 from schemas.task import AttemptError, History, ResultState
 
 
-class Place(Struct, frozen=True):
+class Place(Struct, frozen=True, gc=False):
     """Store the task as WORK of `node` (or ``_waiting``) → `Placed` or `PlaceFailed`. Message id ``<task>.<placement>``.
 
     The task's body is taken from where it lies (`source`), which is removed later by a `Remove` of its own.
@@ -42,7 +42,7 @@ class Split(Struct, frozen=True):
     deadline_s: float | None = None
 
 
-class Remove(Struct, frozen=True):
+class Remove(Struct, frozen=True, gc=False):
     """Remove a message, by its reply or its sequence: what it said is stored elsewhere now."""
 
     source: Source
@@ -92,13 +92,13 @@ class DropLetter(Struct, frozen=True):
     task: str
 
 
-class Forget(Struct, frozen=True):
+class Forget(Struct, frozen=True, gc=False):
     """The task is over here: its body need not be kept."""
 
     task: str
 
 
-class Emit(Struct, frozen=True):
+class Emit(Struct, frozen=True, gc=False):
     """Say an event to outside tools. `key` makes its id: the same key is the same event. `at`: when it was, if not now."""
 
     kind: str

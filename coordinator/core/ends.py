@@ -11,13 +11,13 @@ from coordinator.core.estimates import learn_speed
 from coordinator.core.events import CancelAsked, Concluded, ResultSeen
 from coordinator.core.nodeview import NodeView
 from coordinator.core.queue import take_out
-from coordinator.core.record import Life, TaskRecord, items_of
+from coordinator.core.record import ASKING, CONCLUDING, PLACED, PLACING, SPLITTING, Life, TaskRecord, items_of
 from coordinator.core.state import Coordinator, Out
 from coordinator.core.told import NAME_MAX, kept_errors
 from schemas import limits
 from schemas.event import TaskEnded, TaskEvent
 from schemas.subjects import WAITING
-from schemas.task import Outcome, ResultHead, ResultState
+from schemas.task import SUCCEEDED, Outcome, ResultHead, ResultState
 
 
 def result_seen(state: Coordinator, event: ResultSeen, now: float, out: Out) -> None:
@@ -45,10 +45,10 @@ def finish(state: Coordinator, task: TaskRecord, result: ResultHead, now: float,
         release(state, task)
         if result.node == node.id:
             _learn(node, task, result)
-            acks = result.state is ResultState.SUCCEEDED and result.placement == task.history.placement
-        if not acks and task.state is not Life.SPLITTING:
+            acks = result.state is SUCCEEDED and result.placement == task.history.placement
+        if not acks and task.state is not SPLITTING:
             out.append(Command(node.id, "cancel", task=task.id, reason=task.reason or "it has a result already"))
-        acks = acks and task.state is Life.PLACED and not node.is_lost()
+        acks = acks and task.state is PLACED and not node.is_lost()
         if acks:
             node.unacked.append(task.source.seq)
     if not acks:
@@ -67,7 +67,7 @@ def finish(state: Coordinator, task: TaskRecord, result: ResultHead, now: float,
 
 def _learn(node: NodeView, task: TaskRecord, result: ResultHead) -> None:
     """Take a success into the estimates of its function and its node."""
-    if result.state is not ResultState.SUCCEEDED:
+    if result.state is not SUCCEEDED:
         return
     node.done += 1
     cls = task.cls
@@ -96,7 +96,7 @@ def began(
 def _tell(state: Coordinator, result: ResultHead, now: float, out: Out) -> None:
     """The event of a task's end; said once, since its key is the same for any result of the task."""
     node = result.node[:NAME_MAX]
-    if result.state is ResultState.SUCCEEDED and node:
+    if result.state is SUCCEEDED and node:
         began(
             result.task, result.submitter, node, result.placement, result.attempts, result.duration_ms, now, out
         )  # fmt: skip
@@ -118,7 +118,7 @@ def drop(state: Coordinator, task: TaskRecord) -> None:
     if task.node is not None:
         release(state, task)
     count_out(state, task)
-    if task.state is Life.PLACING and task.bound == WAITING:
+    if task.state is PLACING and task.bound == WAITING:
         state.parking[task.priority] -= 1
     state.tasks.pop(task.id, None)
     if state.aside:
@@ -155,7 +155,7 @@ def remember(state: Coordinator, result: ResultHead) -> None:
     Kept with it is the placement whose WORK message the node acks itself; none where the result is a coordinator's.
     """
     done = state.done
-    done[result.task] = result.placement if result.state is ResultState.SUCCEEDED and result.node else -1
+    done[result.task] = result.placement if result.state is SUCCEEDED and result.node else -1
     if len(done) > tune.DONE_KEPT:
         done.popitem(last=False)
 
@@ -187,9 +187,9 @@ def conclude(
     task. *Succeeded* is for a chunk that goes on as its `parts`. With `letter` the task is kept as a dead letter first.
     """
     take_out(state, task)
-    if task.state is Life.PLACING and task.bound == WAITING:
+    if task.state is PLACING and task.bound == WAITING:
         state.parking[task.priority] -= 1
-    task.to(Life.CONCLUDING, now)
+    task.to(CONCLUDING, now)
     task.reason = reason[: limits.REASON_MAX]
     h, last = task.history, task.last if how is ResultState.FAILED else None
     where = "" if task.bound == WAITING or parts else task.bound
@@ -221,7 +221,7 @@ def _took_ms(task: TaskRecord, last: Outcome) -> float:
 def _conclude_again(state: Coordinator, what: tuple[TaskRecord, Conclude], now: float, out: Out) -> None:
     """The broker has not answered yet. Saying it again is safe: the first stored result counts."""
     task, done = what
-    if state.tasks.get(task.id) is task and task.state is Life.CONCLUDING:
+    if state.tasks.get(task.id) is task and task.state is CONCLUDING:
         out.append(done)
         state.at(now + tune.ASK_AGAIN_S, _conclude_again, what)
 
@@ -234,13 +234,13 @@ def concluded(state: Coordinator, event: Concluded, now: float, out: Out) -> Non
             out.append(Remove(source))
         return
     task = state.tasks.get(event.task)
-    if task is None or task.state is not Life.CONCLUDING:
+    if task is None or task.state is not CONCLUDING:
         return
     # Of another placement it is an old word about what was forgotten and came again: RESULTS tells which result counts.
     if not event.refused and task.own is not None and task.own.placement == event.placement:
         finish(state, task, structs.replace(task.own, dead_letter=event.dead_letter), now, out)
         return
-    task.to(Life.ASKING, now)
+    task.to(ASKING, now)
     state.to_ask.append(task)
 
 
@@ -253,9 +253,9 @@ def cancel_asked(state: Coordinator, event: CancelAsked, now: float, out: Out) -
         return
     reason = event.reason or "cancelled"
     if task is not None:
-        if task.state is Life.SPLITTING:
+        if task.state is SPLITTING:
             task.cancelled = reason
-        elif task.state is not Life.CONCLUDING:
+        elif task.state is not CONCLUDING:
             conclude(state, task, ResultState.CANCELLED, reason, now, out)
     elif event.submitter:
         state.strays[event.task] = event.source
@@ -264,7 +264,7 @@ def cancel_asked(state: Coordinator, event: CancelAsked, now: float, out: Out) -
 
 def expire(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
     """The task's deadline passed."""
-    if task.state in (Life.CONCLUDING, Life.SPLITTING):
+    if task.state in (CONCLUDING, SPLITTING):
         return  # the parts have the deadline of the whole
     waited = task.reason if task.state is Life.WAITING else ""
     reason = "its deadline passed" + (f" while it waited: {waited}" if waited else "")

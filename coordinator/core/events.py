@@ -14,7 +14,7 @@ from schemas.relay import Aged, Still
 from schemas.task import History, Outcome, ResultHead, TaskHead
 
 
-class Source(Struct, frozen=True):
+class Source(Struct, frozen=True, gc=False):
     """Where a task lies in the broker: the message to remove once it lies elsewhere.
 
     `stream` is tasks, work or outcomes. `reply` acks it; without one it is deleted by `seq`.
@@ -25,7 +25,7 @@ class Source(Struct, frozen=True):
     reply: str = ""
 
 
-class TaskArrived(Struct, frozen=True):
+class TaskArrived(Struct, frozen=True, gc=False):
     """A TASKS message was pulled. `stored_at` is the broker's timestamp of it, `maybe_done` that RESULTS must be asked first
     (it was stored before this coordinator took over, or delivered before)."""
 
@@ -65,7 +65,7 @@ class OutcomeArrived(Struct, frozen=True):
     stored_at: float = math.inf
 
 
-class Placed(Struct, frozen=True):
+class Placed(Struct, frozen=True, gc=False):
     """The broker stored the WORK message of this placement, as `seq`. `found`: the ack said *duplicate*; what then lies at
     that sequence was looked up: ``"there"``, ``"elsewhere"`` (it is this task's, under another node than was wanted: one that
     an earlier term chose), or ``"gone"`` (placed before, and finished or moved since)."""
@@ -118,7 +118,7 @@ class LettersAsked(Struct, frozen=True):
     results: tuple[ResultHead, ...]
 
 
-class ResultSeen(Struct, frozen=True):
+class ResultSeen(Struct, frozen=True, gc=False):
     """A stored result came by on ``done.>`` (of any task, known here or not)."""
 
     result: ResultHead

@@ -20,7 +20,7 @@ from coordinator.core.nodeview import NodeView
 from coordinator.core.parking import may_park, no_class, set_hopeless_aside
 from coordinator.core.placing import park
 from coordinator.core.queue import activate, put, take_out
-from coordinator.core.record import Life, TaskRecord, items_of
+from coordinator.core.record import ASKING, PLACED, QUEUED, Life, TaskRecord, items_of
 from coordinator.core.state import Coordinator, Out
 from coordinator.core.why import words
 from schemas import limits
@@ -86,7 +86,7 @@ def _deadline(state: Coordinator, task: TaskRecord, now: float, out: Out) -> Non
 
 def ask_first(state: Coordinator, task: TaskRecord, now: float) -> None:
     """Ask RESULTS before the task is moved: it may be done."""
-    task.to(Life.ASKING, now)
+    task.to(ASKING, now)
     state.to_ask.append(task)
 
 
@@ -107,7 +107,7 @@ def enqueue(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None:
         park(state, task, now, reason, out)
         return
     if task.state is not Life.WAITING:
-        task.to(Life.QUEUED, now)
+        task.to(QUEUED, now)
     put(state, cls, task)
     if task.shun_until > now:
         state.at(task.shun_until, _shun_over, task)
@@ -291,7 +291,7 @@ def _restore(state: Coordinator, task: TaskRecord, node_id: str, now: float) -> 
         task.cls = cls
         ask_first(state, task, now)
         return
-    task.state = Life.PLACED
+    task.state = PLACED
     task.cls = cls
     charge(node, task, cost_of(task))
 

@@ -17,7 +17,7 @@ from coordinator.core.intake import ask_first, classify, cost_of, enqueue, parke
 from coordinator.core.nodeview import NodeView
 from coordinator.core.outcomes import judge
 from coordinator.core.queue import take_out
-from coordinator.core.record import Life, TaskRecord
+from coordinator.core.record import ASKING, CONCLUDING, PLACED, PLACING, QUEUED, Life, TaskRecord
 from coordinator.core.splitting import halve
 from coordinator.core.state import Coordinator, Out
 from schemas import limits
@@ -38,7 +38,7 @@ def placed(state: Coordinator, event: Placed, now: float, out: Out) -> None:
         if event.found != GONE:
             _placed_after_all(state, event, out)
         return
-    if task.history.placement != event.placement or task.state is not Life.PLACING:
+    if task.history.placement != event.placement or task.state is not PLACING:
         _placed_late(task, event, out)
         return
     if task.place_failures:
@@ -58,7 +58,7 @@ def placed(state: Coordinator, event: Placed, now: float, out: Out) -> None:
         state.parking[task.priority] -= 1
         parked(state, task, now, out)
         return
-    task.to(Life.PLACED, now)
+    task.to(PLACED, now)
     h = task.history
     data = TaskEvent(task.id, task.submitter, task.bound, h.placement, h.attempts + 1)
     # When it was decided: the node may well have begun before we heard that it is stored.
@@ -90,7 +90,7 @@ def _placed_late(task: TaskRecord, event: Placed, out: Out) -> None:
     if event.found == GONE or task.source == Source("work", event.seq):
         return
     where = Source("work", event.seq)
-    if task.state is Life.CONCLUDING:
+    if task.state is CONCLUDING:
         task.leftovers = [*(task.leftovers or ()), where]
     else:
         out.append(Remove(where))
@@ -99,7 +99,7 @@ def _placed_late(task: TaskRecord, event: Placed, out: Out) -> None:
 def place_failed(state: Coordinator, event: PlaceFailed, now: float, out: Out) -> None:
     """The broker did not take a placement. It may have stored it all the same, so the very same one is tried again."""
     task = state.tasks.get(event.task)
-    if task is None or task.state is not Life.PLACING or task.history.placement != event.placement:
+    if task is None or task.state is not PLACING or task.history.placement != event.placement:
         return
     state.counts["place failed"] += 1
     if event.gone is not None:
@@ -123,7 +123,7 @@ def place_failed(state: Coordinator, event: PlaceFailed, now: float, out: Out) -
 
 def _place_again(state: Coordinator, what: tuple[TaskRecord, int], now: float, out: Out) -> None:
     task, placement = what
-    if state.tasks.get(task.id) is not task or task.state is not Life.PLACING or task.history.placement != placement:
+    if state.tasks.get(task.id) is not task or task.state is not PLACING or task.history.placement != placement:
         return
     not_before, reason = (task.not_before, task.park_reason) if task.bound == WAITING else (0.0, "")
     out.append(
@@ -148,10 +148,10 @@ def lose(
     """
     for task in list(tasks):
         release(state, task)
-        if task.state not in (Life.PLACED, Life.PLACING):
+        if task.state not in (PLACED, PLACING):
             continue  # it is being split, or has a result
         h = task.history
-        started = 0 if not reached or task.running is False or task.state is Life.PLACING else 1
+        started = 0 if not reached or task.running is False or task.state is PLACING else 1
         error = AttemptError(node.id, h.attempts + 1, now, why, "lost")
         errors = (*h.errors, error)[-limits.ERRORS_KEPT :]
         task.history = structs.replace(h, attempts=h.attempts + started, lost=h.lost + reached, errors=errors)
@@ -160,7 +160,7 @@ def lose(
         out.append(Emit("task.lost", task.id, f"{task.id}.{h.placement}.lost", data))
         task.running = None
         if reached and node.closed_at and task.undone_at >= node.closed_at and now - task.undone_at <= limits.PROBE_S:
-            task.to(Life.ASKING, now)
+            task.to(ASKING, now)
             not_done(state, task, now, out)
         else:
             ask_first(state, task, now)
@@ -168,7 +168,7 @@ def lose(
 
 def ask_ahead(node: NodeView, now: float, out: Out) -> None:
     """Its connection closed and it is probed: RESULTS is asked meanwhile, which saves a round trip if it is gone."""
-    placed = tuple((t.submitter, t.id) for t in node.attempts.values() if t.state is Life.PLACED)
+    placed = tuple((t.submitter, t.id) for t in node.attempts.values() if t.state is PLACED)
     if placed:
         out.append(AskResults(placed, now))
 
@@ -200,13 +200,13 @@ def not_done(state: Coordinator, task: TaskRecord, now: float, out: Out) -> None
 
 def adopt(state: Coordinator, node: NodeView, task: TaskRecord, now: float) -> bool:
     """A node that was given up still holds the placement that counts, and nobody else has it: it keeps it."""
-    if task.state not in (Life.ASKING, Life.QUEUED, Life.WAITING) or task.source.stream != "work" or task.parked:
+    if task.state not in (ASKING, QUEUED, Life.WAITING) or task.source.stream != "work" or task.parked:
         return False
     cls = classify(state, task, NOBODY, now)
     if cls is None:
         return False
     take_out(state, task)
-    task.to(Life.PLACED, now)
+    task.to(PLACED, now)
     task.cls = cls
     task.bound = node.id
     charge(node, task, cost_of(task))
@@ -221,7 +221,7 @@ def results_asked(state: Coordinator, event: ResultsAsked, now: float, out: Out)
             continue
         if result is not None:
             finish(state, task, result, now, out)
-        elif task.state is Life.ASKING:
+        elif task.state is ASKING:
             not_done(state, task, now, out)
         else:
             task.undone_at = event.asked_at

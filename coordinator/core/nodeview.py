@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LONG_MIN = tune.BATTERY_LONG_MIN
 CRITICAL = PowerMode.CRITICAL.value
+_LOST = NodeState.LOST  # asked at every result; see `record.QUEUED`
 STATE_FIELDS = DeviceState.__struct_fields__
 NO_CHANGE = DeviceState()
 # What its score (score.py) and its seat in a cluster depend on. Memory and charge count in steps: an election needs more.
@@ -198,7 +199,7 @@ class NodeView:
 
     def is_lost(self) -> bool:
         """Whether it was given up."""
-        return self.state is NodeState.LOST
+        return self.state is _LOST
 
     @property
     def shown(self) -> NodeState:

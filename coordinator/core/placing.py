@@ -14,7 +14,7 @@ from coordinator.core.classes import NeedsClass
 from coordinator.core.estimates import task_ms
 from coordinator.core.nodeview import NodeView
 from coordinator.core.rank import Candidate, rank
-from coordinator.core.record import Life, TaskRecord, items_of
+from coordinator.core.record import ASKING, PLACING, QUEUED, TaskRecord, items_of
 from coordinator.core.splitting import too_long
 from coordinator.core.state import Coordinator, Out
 from schemas import limits
@@ -128,7 +128,7 @@ def _place(state: Coordinator, task: TaskRecord, node: NodeView, now: float, out
     cls = task.cls
     if cls is not None and cls.reserved is not None:
         unreserve(state, cls)
-    task.to(Life.PLACING, now)
+    task.to(PLACING, now)
     task.bound = node.id
     task.placed_at = now
     task.running = None
@@ -152,7 +152,7 @@ def move(task: TaskRecord, to: str, now: float, not_before: float = 0.0, reason:
 
 def park(state: Coordinator, task: TaskRecord, now: float, reason: str, out: Out) -> None:
     """Move a task to the waiting place, where it blocks nobody and a restart finds it."""
-    task.to(Life.PLACING, now)
+    task.to(PLACING, now)
     task.bound = WAITING
     task.reason = task.park_reason = reason[: limits.REASON_MAX]
     state.parking[task.priority] += 1
@@ -161,7 +161,7 @@ def park(state: Coordinator, task: TaskRecord, now: float, reason: str, out: Out
 
 def ask(state: Coordinator, now: float, out: Out) -> None:
     """Ask RESULTS about the tasks that are to be moved, in batches; again later for those without an answer."""
-    tasks = [t for t in state.to_ask if t.state is Life.ASKING and state.tasks.get(t.id) is t]
+    tasks = [t for t in state.to_ask if t.state is ASKING and state.tasks.get(t.id) is t]
     state.to_ask = []
     for i in range(0, len(tasks), tune.ASK_BATCH):
         batch = tasks[i : i + tune.ASK_BATCH]
@@ -174,7 +174,7 @@ def ask(state: Coordinator, now: float, out: Out) -> None:
 def _ask_again(state: Coordinator, what: tuple[list[TaskRecord], float], now: float, out: Out) -> None:
     """The answer did not come, so the question is put once more; not of those that were asked about since."""
     tasks, asked_at = what
-    again = [t for t in tasks if t.state is Life.ASKING and t.asked_at == asked_at]
+    again = [t for t in tasks if t.state is ASKING and t.asked_at == asked_at]
     state.to_ask.extend(again)
     if again:
         ask(state, now, out)
@@ -191,7 +191,7 @@ def unreserve(state: Coordinator, cls: NeedsClass) -> None:
 
 def _announce(state: Coordinator, task: TaskRecord, out: Out) -> None:
     """Tell that a task is still waiting for a slot."""
-    if not task.in_queue or task.announced or task.state is not Life.QUEUED or state.tasks.get(task.id) is not task:
+    if not task.in_queue or task.announced or task.state is not QUEUED or state.tasks.get(task.id) is not task:
         return
     task.announced = True
     data = TaskEvent(task.id, task.submitter, placement=task.history.placement, reason="no free slot yet")

@@ -25,6 +25,10 @@ class Life(StrEnum):
     CONCLUDING = "concluding"  # a result of our own is on its way
 
 
+# By themselves: CPython 3.11 looks `Life.PLACED` up by a function in Python (0.3 µs), and every task asks a dozen times.
+QUEUED, PLACING, PLACED, SPLITTING = Life.QUEUED, Life.PLACING, Life.PLACED, Life.SPLITTING
+ASKING, CONCLUDING = Life.ASKING, Life.CONCLUDING
+
 TRANSITIONS: dict[Life, frozenset[Life]] = {
     Life.QUEUED: frozenset({Life.PLACING, Life.WAITING, Life.CONCLUDING, Life.PLACED, Life.ASKING, Life.SPLITTING}),
     Life.WAITING: frozenset({Life.QUEUED, Life.PLACING, Life.CONCLUDING, Life.PLACED, Life.ASKING, Life.SPLITTING}),
@@ -63,7 +67,7 @@ class TaskRecord:
         self.history = history
         self.order = submitted_at
         self.since = now
-        self.state = Life.QUEUED
+        self.state = QUEUED
         self.node: NodeView | None = None
         self.cls: NeedsClass | None = None
         self.in_queue = False

@@ -12,7 +12,20 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import islice
 
-from node.core.attempts import Attempt, Place, Taken
+from node.core.attempts import (
+    ADOPTED,
+    CLOSING,
+    FETCHING,
+    GONE,
+    LINED,
+    NEW,
+    QUEUED,
+    REBASED,
+    SETTLED,
+    UNLEASED,
+    Attempt,
+    Taken,
+)
 from node.core.burial import Buried, judge
 from node.core.endings import CANCELLED
 from node.core.lanes import BATCH_S, LINE_S, QUICK_S, STUCK_S, Lane, Lanes, Room
@@ -52,26 +65,26 @@ class Desk:
         for old in self.closing.get(task, ()):
             if old.placement == number:
                 old.reply, old.seq = new.reply, new.seq
-                return Taken.ADOPTED, ""
+                return ADOPTED, ""
             if old.placement > number:
-                return Taken.SETTLED, new.reply
+                return SETTLED, new.reply
             if old.final:
-                return Taken.ADOPTED, self._renumber(old, new)
+                return ADOPTED, self._renumber(old, new)
         held = self.held.get(task)
         if held is not None:
             return self._meet(held, new)
         if self.recent.settles(task, number):
-            return Taken.SETTLED, new.reply
+            return SETTLED, new.reply
         self.held[task] = new
-        return Taken.NEW, ""
+        return NEW, ""
 
     def _meet(self, held: Attempt, new: Attempt) -> tuple[Taken, str]:
         if new.placement == held.placement:
             held.reply, held.seq = new.reply, new.seq
-            return Taken.ADOPTED, ""
+            return ADOPTED, ""
         if new.placement < held.placement:
-            return Taken.SETTLED, new.reply
-        return Taken.REBASED, self._renumber(held, new)
+            return SETTLED, new.reply
+        return REBASED, self._renumber(held, new)
 
     def _renumber(self, held: Attempt, new: Attempt) -> str:
         """It goes on under the newer number; the reply of the older message, to ack."""
@@ -82,7 +95,7 @@ class Desk:
 
     def queue(self, attempt: Attempt) -> None:
         """Let a held attempt wait for its turn (again)."""
-        attempt.place = Place.QUEUED
+        attempt.place = QUEUED
         self._pushed += 1
         heappush(self._queue, (attempt.rank, self._pushed, attempt))
 
@@ -96,18 +109,18 @@ class Desk:
         given: dict[int, tuple[Lane, list[Attempt]]] = {}
         while self._queue and not self.paused and not self.suspended:
             attempt = self._queue[0][2]
-            if attempt.place is not Place.QUEUED:
+            if attempt.place is not QUEUED:
                 heappop(self._queue)
                 continue
             if attempt.task.exclusive and ticks >= attempt.leased_until:
                 heappop(self._queue)
-                attempt.place = Place.UNLEASED
+                attempt.place = UNLEASED
                 continue
             lane = self._lane_for(attempt)
             if lane is None:
                 break
             heappop(self._queue)
-            attempt.place = Place.LINED
+            attempt.place = LINED
             self._keys += 1
             attempt.key = self._keys
             lane.line.append(attempt)
@@ -153,7 +166,7 @@ class Desk:
         if attempt is None or attempt.placement != placement or not attempt.task.exclusive:
             return None
         attempt.leased_until = max(attempt.leased_until, until)
-        if attempt.place is Place.UNLEASED:
+        if attempt.place is UNLEASED:
             self.queue(attempt)
         return attempt
 
@@ -276,7 +289,7 @@ class Desk:
         task = attempt.task.id
         if self.held.get(task) is attempt:
             del self.held[task]
-        attempt.place = Place.CLOSING
+        attempt.place = CLOSING
         closing = self.closing.get(task)
         if closing is None:
             self.closing[task] = [attempt]
@@ -295,7 +308,7 @@ class Desk:
 
     def forget(self, attempt: Attempt) -> None:
         """Hold it no longer, and remember nothing: should it come again, it is new."""
-        attempt.place = Place.GONE
+        attempt.place = GONE
         task = attempt.task.id
         if self.held.get(task) is attempt:
             del self.held[task]
@@ -310,7 +323,7 @@ class Desk:
     def waiting(self) -> list[Attempt]:
         """What is held and not handed to a runner, in the order of its turn."""
         return sorted(
-            (a for a in self.held.values() if a.place in (Place.QUEUED, Place.UNLEASED, Place.FETCHING)),
+            (a for a in self.held.values() if a.place in (QUEUED, UNLEASED, FETCHING)),
             key=lambda a: a.rank,
         )
 
@@ -324,6 +337,6 @@ class Desk:
         """What a heartbeat says of them. What closes counts as running, until its end is stored."""
         if not self.held and not self.closing:
             return ()
-        running = (Place.CLOSING, Place.LINED)
+        running = (CLOSING, LINED)
         some = islice(self.everything(), limits.HELD_MAX)
         return tuple(Held(a.task.id, a.placement, a.place in running) for a in some)

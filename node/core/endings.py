@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from node.core.attempts import Attempt
 from schemas import limits
-from schemas.task import AttemptError, Blob, History, ItemError, MapRun, Outcome, OutcomeKind, Result, ResultState
+from schemas.task import SUCCEEDED, AttemptError, Blob, History, ItemError, MapRun, Outcome, OutcomeKind, Result
 
 # Why what runs is stopped; any other reason hands it back.
 CANCELLED, DROPPED, TIMEOUT = "cancelled", "dropped", "timeout"
@@ -15,7 +15,7 @@ MEMORY_EXCEEDED = "Memory allocation exceeded"  # operators look for these words
 LEASE_OVER = "it is exclusive, and its lease ended: the coordinator could not renew it in time"
 
 # An empty Raw is no JSON: msgspec leaves a field out only when it holds the default itself.
-NO_VALUE = Result("", "", ResultState.SUCCEEDED).value
+NO_VALUE = Result("", "", SUCCEEDED).value
 
 
 class Ending(Struct, frozen=True):
@@ -116,7 +116,7 @@ def result_of(attempt: Attempt, done: Done, node: str) -> Result:
     return Result(  # in the order of its fields: by name it costs twice as much, for every task
         task.id,
         task.submitter,
-        ResultState.SUCCEEDED,
+        SUCCEEDED,
         node,
         history.placement,
         history.attempts + 1,

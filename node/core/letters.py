@@ -34,6 +34,9 @@ class Kind(StrEnum):
     OUTCOME = "outcome"
 
 
+RESULT, OUTCOME = Kind  # by themselves, see `attempts.QUEUED`
+
+
 class Letter(Struct, frozen=True, gc=False, omit_defaults=True):
     """`message` is the encoded `Result` or `Outcome`, `blobs` the objects that it refers to and that are not stored yet.
 
@@ -77,7 +80,7 @@ def opened(data: bytes) -> Letter:
 def letter_of(attempt: Attempt, kind: Kind, message: bytes, blobs: tuple[str, ...], made_at: float) -> Letter:
     """The letter that tells the end of an attempt."""
     task, work = attempt.task, attempt.work
-    told = Raw(encode(work)) if kind is Kind.RESULT else NOTHING
+    told = Raw(encode(work)) if kind is RESULT else NOTHING
     return Letter(
         kind, task.id, task.submitter, attempt.placement, Raw(message), told, blobs, made_at, work.result_by, attempt.reply
     )  # fmt: skip
@@ -95,7 +98,7 @@ def attempt_in(letter: Letter) -> Attempt:
         pace="kept",
         place=Place.CLOSING,
     )
-    attempt.final = letter.kind is Kind.RESULT
+    attempt.final = letter.kind is RESULT
     return attempt
 
 

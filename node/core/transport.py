@@ -29,6 +29,7 @@ from schemas.advice import Advice, PolicyPriority, Profile, QosPolicy, Transport
 from schemas.transport import Routing, Transport, What
 
 T, B, C = TransportPreference, Transport.BETANET, Transport.BITCHAT
+OUTCOME = What.OUTCOME  # by itself, as B and C: see `attempts.QUEUED`
 WAITS = (T.BITCHAT_PREFERRED, T.BITCHAT_ONLY)
 LARGE_BYTES = 10 * 1024  # more than this is large
 URGENT_PRIORITY = 8
@@ -141,7 +142,7 @@ def _by_preference(preference: TransportPreference, large: bool, urgent: bool) -
 
 def _urgent(message: Message, way: Way) -> str:
     """Why it must not wait for a batch; "" when it may."""
-    if message.what is What.OUTCOME:
+    if message.what is OUTCOME:
         return "others wait to run it"
     if message.leased:
         return "it ran under a lease, which is not renewed after its end"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,7 +67,10 @@ class World:
         folder = Folder(self.path)
         return Outbox(self.context, self.desk, self, folder, self.transports, self.full.append)  # type: ignore[arg-type]
 
-    def post(self, subject: str, data: bytes, _id: str, on_answer: Callable[[Ack | FogError], None]) -> object:
+    def post(
+        self, subject: str, data: bytes, _id: str, answered: Callable[[object, Ack | FogError], None], *, about: object
+    ) -> object:
+        on_answer = partial(answered, about)
         self.posts.append((subject, data, on_answer))
         answer = self.answer if subject.startswith(subjects.result("me", "")) else self.outcome_answer
         if answer is not None:
