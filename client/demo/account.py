@@ -12,6 +12,7 @@ from schemas.event import CloudEvent, TaskEvent
 
 PLACED = "fog.task.assigned"
 LOST = "fog.task.lost"
+SPLIT = "fog.task.split"
 
 
 @dataclass
@@ -66,6 +67,8 @@ class Account:
         elif event.type == LOST:
             self.nodes.setdefault(event.data.node, Share()).lost += 1
             self.moved[event.data.task] = (event.data.node, "")
+        elif event.type == SPLIT and event.data.task in self.moved:
+            self.moved[event.data.task] = (self.moved[event.data.task][0], "others, in parts")
 
     @property
     def done(self) -> int:

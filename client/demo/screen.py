@@ -91,4 +91,4 @@ def print_end(account: Account, reason: str) -> None:
     show.print_table(columns, rows, empty="")
     for task, (source, target) in account.moved.items():
         first, count = task.split("-")[-3:-1]
-        print(f"moved: items {first} to {int(first) + int(count) - 1}, from {source} to {target or '?'}")
+        print(f"moved: items {first} to {int(first) + int(count) - 1}, from {source} to {target or 'nobody yet'}")
