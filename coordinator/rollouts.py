@@ -13,7 +13,7 @@ from msgspec import Struct
 from coordinator.areas import Area, Endpoints, Term
 from coordinator.artifacts import Artifacts
 from coordinator.core.nodeview import NodeView
-from coordinator.core.rollouts import actions, events, garbage, views
+from coordinator.core.rollouts import actions, again, events, garbage, views
 from coordinator.core.rollouts.fit import Facts
 from coordinator.core.rollouts.machine import step
 from coordinator.core.rollouts.phases import TABLE, Trigger
@@ -43,7 +43,7 @@ LOOKED_AT = 500  # nodes whose battery, heat and network are looked at in one ti
 WRITES = 256  # at a time
 SWEEP_S = 600.0  # between two looks at what nothing needs any more
 UNUSED_S = 3600.0  # and so long it is left in peace: somebody may be sending what goes with it
-AGAIN = "those that did were brought back: apply it again, or with rollback_on_failure = false"
+AGAIN = "all that had it were brought back: apply it again"
 TRIGGERS = {
     api.Do.PAUSE: Trigger.PAUSE,
     api.Do.RESUME: Trigger.RESUME,
@@ -142,11 +142,15 @@ class RolloutArea(Area):
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_S
             self.spawn(self._sweep_quietly())
-        if any(rollout.active for rollout in self.state.current.values()):
+        if any(self._wants_facts(app) for app in self.state.current):
             if not self._round:
                 self._round.extend(self.term.nodes)
             for _ in range(min(LOOKED_AT, len(self._round))):
                 self._look_at(self._round.popleft())
+
+    def _wants_facts(self, app: str) -> bool:
+        """Whether a rollout is under way, or late devices wait for the stable one."""
+        return any(r.active or r.count(Stage.WAITING, Stage.DEFERRED) for r in self.state.working(app))
 
     def _on_report(self, subject: str, _reply: str, data: bytes, _headers: bytes) -> None:
         try:
@@ -324,7 +328,7 @@ class RolloutArea(Area):
             self._give(events.Promoted(rollout.id, reason=request.reason))
         else:
             what = TRIGGERS[request.do]
-            nothing_failed = what is Trigger.RETRY and not rollout.count(Stage.FAILED)
+            nothing_failed = what is Trigger.RETRY and not again.failed(rollout)
             if what not in TABLE[rollout.phase] or nothing_failed:
                 why = "none of its devices failed" if nothing_failed else f"it is {rollout.phase.value}"
                 hint = AGAIN if nothing_failed and rollout.count(Stage.BACK) else ""

@@ -65,7 +65,8 @@ class RolloutRecord(Struct, frozen=True, omit_defaults=True):
     `batch` counts from 0; `quota` is how many devices that batch takes (0: not decided yet). `since`: when the phase began.
     `progress_at`: when a device last became healthy, or the clock was set anew (creation, promote, resume). `paused` is the
     phase to which a resume returns, `ends_as` the one in which going back ends. `agreed`: the gate that needs an operator or
-    a cluster's decision is open. When it began to go back, `healthy` of `attempted` devices were well.
+    a cluster's decision is open. `retried_at`: when its failed devices were last taken up again. When it began to go
+    back, `healthy` of `attempted` devices were well.
     """
 
     spec: RolloutSpec
@@ -80,10 +81,12 @@ class RolloutRecord(Struct, frozen=True, omit_defaults=True):
     attempted: int = 0
     healthy: int = 0
     reason: Reason = ""
+    retried_at: float = 0.0
 
 
 class Outcome(Struct, frozen=True, omit_defaults=True):
-    """How one device ended in a rollout: HEALTHY, FAILED or BACK, at which `order`, and why."""
+    """How one device ended in a rollout: HEALTHY, FAILED or BACK, at which `order`, and why. `failed`: what was brought out
+    failed on it, though it is BACK since."""
 
     node: Id
     stage: Stage
@@ -91,3 +94,4 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     batch: int = 0
     at: float = 0.0
     reason: Reason = ""
+    failed: bool = False

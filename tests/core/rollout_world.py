@@ -234,10 +234,11 @@ class World:
         if player.told_of.setdefault(a.order, what) != what:
             raise Broken(f"{node} was told two things as number {a.order}")
         player.order, player.version, player.said = a.order, what[1], None
+        was, player.phase = player.phase, None  # of this order there is nothing to say yet
         if a.told is Told.REMOVE:
             player.running = player.good = ""
             self.become(player, a.order, Phase.REMOVED, 0.1)
-        elif player.running == player.version and player.phase is Phase.HEALTHY:
+        elif player.running == player.version and was is Phase.HEALTHY:
             self.become(player, a.order, Phase.HEALTHY, 0.01)
         elif self.rng.random() < player.defers:
             self.become(player, a.order, Phase.DEFERRED, 0.1)

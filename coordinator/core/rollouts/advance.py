@@ -35,7 +35,7 @@ def trigger(rollout: Rollout, what: Trigger, reason: str, now: float, out: Out) 
     """Move the rollout by the table; False when that changes nothing."""
     record = rollout.record
     moves = TABLE[record.phase]
-    if what not in moves or rollout.storing or (what is Trigger.RETRY and not rollout.count(Stage.FAILED)):
+    if what not in moves or rollout.storing:
         return False
     to = moves[what] or (record.paused if record.phase is P.PAUSED else record.ends_as) or P.FAILED
     if to is P.ROLLING and what is Trigger.OPEN:
@@ -45,7 +45,7 @@ def trigger(rollout: Rollout, what: Trigger, reason: str, now: float, out: Out) 
         record = structs.replace(record, ends_as=ENDS_AS[what], attempted=attempted, healthy=healthy)
         _all_return(rollout, now)
     if what is Trigger.RETRY:
-        record = structs.replace(record, attempted=0, healthy=0)
+        record = structs.replace(record, attempted=0, healthy=0, retried_at=now)
     if what in (Trigger.RESUME, Trigger.RETRY):
         record = structs.replace(record, progress_at=now)
     paused = record.phase if to is P.PAUSED else None
@@ -180,7 +180,7 @@ def _catching_up(state: Rollouts, rollout: Rollout, now: float, out: Out) -> Non
 
 def _succeeded(state: Rollouts, rollout: Rollout, now: float, out: Out) -> None:
     """Devices that join later still get the version, for as long as late ones may catch up."""
-    if state.current.get(rollout.app) is not rollout:
+    if rollout not in state.working(rollout.app):
         return
     if now >= _expires_at(rollout):
         _expire(rollout, now)

@@ -52,7 +52,7 @@ def tell(state: Rollouts, rollout: Rollout, device: Device, batch: int, now: flo
         return False
     version = rollout.record.spec.version
     before = state.good_on(device.node, rollout.app)
-    device.before, device.heard = "" if before == version.version else before, False
+    device.before, device.heard, device.failed = "" if before == version.version else before, False, False
     rollout.move(device, Stage.TOLD, now, batch=batch)
     _assign(state, rollout, device, batches.told(rollout.record.spec.strategy), version, now, out)
     return True
@@ -98,7 +98,7 @@ def _assign(
 
 def heard(rollout: Rollout, device: Device, report: AppReport, now: float, out: Out) -> None:
     """What a device's report on its assignment means."""
-    if report.order != device.order:
+    if not device.order or report.order != device.order:
         return
     device.heard = True
     phase, stage = report.phase, device.stage
@@ -127,8 +127,10 @@ def _heard_returning(rollout: Rollout, device: Device, report: AppReport, now: f
 def end(rollout: Rollout, device: Device, stage: Stage, reason: str, now: float, out: Out) -> None:
     """A device is healthy, failed or back: said, and kept."""
     reason = reason[: limits.REASON_MAX]
+    device.failed = stage is Stage.FAILED or (device.failed and stage is Stage.BACK)
     rollout.move(device, stage, now, reason)
-    out.append(StoreOutcome(rollout.id, Outcome(device.node, stage, device.order, device.batch, now, reason)))
+    outcome = Outcome(device.node, stage, device.order, device.batch, now, reason, device.failed)
+    out.append(StoreOutcome(rollout.id, outcome))
     word = {Stage.HEALTHY: "healthy", Stage.FAILED: "failed", Stage.BACK: "returned"}[stage]
     say(rollout, device, word, reason, out)
 

@@ -11,14 +11,16 @@ from typing import Any
 
 from msgspec import structs
 
-from coordinator.core.rollouts import devices, events
+from coordinator.core.rollouts import again, devices, events
 from coordinator.core.rollouts.actions import Action, Look
 from coordinator.core.rollouts.advance import advance, say, trigger
-from coordinator.core.rollouts.phases import Trigger
+from coordinator.core.rollouts.fit import Facts
+from coordinator.core.rollouts.phases import TABLE, Trigger
 from coordinator.core.rollouts.state import Device, Out, Rollout, Rollouts
 from schemas.rollout import Assignment, Told
 from schemas.rollout_state import ENDED, Outcome, RolloutPhase, RolloutRecord, Stage
 
+SETTLED = (Stage.HEALTHY, Stage.FAILED, Stage.BACK)
 Handler = Callable[[Rollouts, Any, float, Out], None]
 
 
@@ -55,14 +57,15 @@ def _rollout_dropped(state: Rollouts, event: events.RolloutDropped, _now: float,
 
 def _assignment_found(state: Rollouts, event: events.AssignmentFound, now: float, out: Out) -> None:
     """What a device is told, as it is stored. After a conflict: what we believed to have told it, we did not."""
-    told = state.told_of(event.node, event.app)
-    told.assignment, told.revision, told.writing = event.assignment, event.revision, False
-    rollout = state.current.get(event.app)
-    if not state.term or rollout is None:
+    told, stored = state.told_of(event.node, event.app), event.assignment
+    known = told.order
+    told.assignment, told.revision, told.writing = stored, event.revision, False
+    if not state.term or event.app not in state.current:
         return
+    by_it = [r for r in state.working(event.app) if stored is not None and r.id == stored.rollout]
+    rollout = by_it[0] if by_it else state.current[event.app]
     device = rollout.devices.get(event.node)
-    stored = event.assignment
-    if stored is not None and stored.rollout == rollout.id and (device is None or device.order < stored.order):
+    if stored is not None and by_it and stored.order > known and (device is None or device.order < stored.order):
         _adopt(rollout, event.node, stored, now)  # a write of the coordinator before, that was still on its way
         if (said := state.reports.get((event.node, event.app))) is not None:  # perhaps that is how it is known of
             devices.heard(rollout, rollout.devices[event.node], said, now, out)
@@ -97,6 +100,7 @@ def _taken_over(state: Rollouts, event: events.TakenOver, now: float, _out: Out)
     for rollout in state.rollouts.values():
         for outcome in state.outcomes.get(rollout.id, {}).values():
             _restore_outcome(rollout, outcome)
+        again.restore(rollout)
         if rollout.phase is RolloutPhase.GOING_BACK:
             _restore_return(state, rollout, now)
     state.outcomes.clear()
@@ -116,9 +120,13 @@ def _restore_outcome(rollout: Rollout, outcome: Outcome) -> None:
     if device is None:  # another rollout has told it something since: kept for the record
         device = Device(outcome.node, outcome.stage, outcome.at)
         device.order, device.batch, device.reason = outcome.order, outcome.batch, outcome.reason
+        device.failed = outcome.failed
         rollout.add(device)
     elif outcome.order == device.order or (not device.heard and _is_switched(device, outcome)):
         rollout.move(device, outcome.stage, outcome.at, outcome.reason)
+        device.failed = outcome.failed
+    elif device.stage is Stage.RETURNING and outcome.order == device.order - 1:
+        device.failed = outcome.failed  # that is why it was told to return
 
 
 def _is_switched(device: Device, outcome: Outcome) -> bool:
@@ -140,7 +148,7 @@ def _restore_return(state: Rollouts, rollout: Rollout, now: float) -> None:
 
 def _created(state: Rollouts, event: events.Created, now: float, out: Out) -> None:
     spec = event.spec
-    old = state.current.get(spec.version.app)
+    old, working = state.current.get(spec.version.app), state.working(spec.version.app)
     if spec.id in state.rollouts or (old is not None and old.phase is RolloutPhase.GOING_BACK):
         return
     state.versions[spec.version.app, spec.version.version] = spec.version
@@ -148,8 +156,8 @@ def _created(state: Rollouts, event: events.Created, now: float, out: Out) -> No
     state.rollouts[rollout.id] = state.current[rollout.app] = rollout
     rollout.save(out, rollout.record)
     say(rollout, "created", out)
-    if old is not None:
-        _replace(old, spec.version.version, now, out)
+    for earlier in working:
+        _replace(earlier, spec.version.version, now, out)
     for facts in state.nodes.values():
         devices.consider(rollout, facts, now)
 
@@ -167,12 +175,12 @@ def _asked(state: Rollouts, event: events.Asked, now: float, out: Out) -> None:
         return
     if rollout.storing:
         rollout.asks.append((event.trigger, event.reason))
-    elif trigger(rollout, event.trigger, event.reason, now, out) and event.trigger is Trigger.RETRY:
-        for device in list(rollout.by_stage[Stage.FAILED].values()):
-            device.order = 0
-            rollout.move(device, Stage.WAITING, now, batch=-1)
-        for facts in state.nodes.values():
-            devices.consider(rollout, facts, now)
+        return
+    if event.trigger is Trigger.RETRY:
+        if Trigger.RETRY not in TABLE[rollout.phase] or not again.failed(rollout):
+            return
+        again.begin(rollout, state.nodes.values(), now)
+    trigger(rollout, event.trigger, event.reason, now, out)
 
 
 def _promoted(state: Rollouts, event: events.Promoted, now: float, out: Out) -> None:
@@ -191,10 +199,34 @@ def _promoted(state: Rollouts, event: events.Promoted, now: float, out: Out) -> 
 
 def _node_seen(state: Rollouts, event: events.NodeSeen, now: float, out: Out) -> None:
     state.nodes[event.facts.node] = event.facts
-    for rollout in state.current.values():
-        open_to_it = rollout.phase is not RolloutPhase.GOING_BACK and not _is_over(rollout)
-        if open_to_it and devices.consider(rollout, event.facts, now):
-            advance(state, rollout, now, out)
+    for app in state.current:
+        _consider(state, app, event.facts, now, out)
+
+
+def _consider(state: Rollouts, app: str, facts: Facts, now: float, out: Out) -> None:
+    """Sort a device into the rollout that is open to it, if one is."""
+    current, rollout = state.current[app], state.working(app)[-1]
+    if rollout.phase is RolloutPhase.GOING_BACK or _is_over(rollout):
+        return
+    if rollout is not current and current.holds(facts.node):
+        return  # it failed there, or has yet to return: an operator's, or the next report's
+    if devices.consider(rollout, facts, now):
+        advance(state, rollout, now, out)
+
+
+def _stand_in(state: Rollouts, app: str, now: float, out: Out) -> None:
+    """When the latest rollout has ended without success, the stable one takes late devices again: all that are known."""
+    current, *stable = state.working(app)
+    for rollout in stable:
+        if rollout.stands_in == (since := (current.id, current.record.since)):
+            continue
+        rollout.stands_in = since
+        for device in list(rollout.devices.values()):
+            told = state.told_of(device.node, app).assignment
+            if device.stage not in SETTLED and (told is None or told.rollout != rollout.id):
+                rollout.drop(device)  # it was told something newer since
+        for facts in state.nodes.values():
+            _consider(state, app, facts, now, out)
 
 
 def _is_over(rollout: Rollout) -> bool:
@@ -203,30 +235,35 @@ def _is_over(rollout: Rollout) -> bool:
 
 def _node_gone(state: Rollouts, event: events.NodeGone, now: float, out: Out) -> None:
     state.nodes.pop(event.node, None)
-    for rollout in state.current.values():
-        state.reports.pop((event.node, rollout.app), None)
-        device = rollout.devices.get(event.node)
-        if device is not None and not device.order:
-            rollout.drop(device)
-            advance(state, rollout, now, out)
+    for app in state.current:
+        state.reports.pop((event.node, app), None)
+        for rollout in state.working(app):
+            device = rollout.devices.get(event.node)
+            if device is not None and not device.order:
+                rollout.drop(device)
+                advance(state, rollout, now, out)
 
 
 def _reported(state: Rollouts, event: events.Reported, now: float, out: Out) -> None:
     report = event.report
     state.reports[report.node, report.app] = report
-    rollout = state.current.get(report.app)
-    if rollout is None:
+    working = state.working(report.app)
+    if not working:
         return
     told = state.told_of(report.node, report.app)
     if report.order > told.order and not told.writing and state.term:
         out.append(Look(report.node, report.app))
-    device = rollout.devices.get(report.node)
-    if device is None:
-        return
-    before = device.stage
-    devices.heard(rollout, device, report, now, out)
-    if device.stage is not before:  # most say what was said before; what is due by time alone is seen at the next tick
+    for rollout in working:
+        device = rollout.devices.get(report.node)
+        if device is None:
+            continue
+        before = device.stage
+        devices.heard(rollout, device, report, now, out)
+        if device.stage is before:  # most say what was said before; what is due by time alone is seen at the next tick
+            continue
         advance(state, rollout, now, out)
+        if device.stage is Stage.BACK and (facts := state.nodes.get(report.node)) is not None:
+            _consider(state, report.app, facts, now, out)
 
 
 # What comes back from the broker.
@@ -236,10 +273,10 @@ def _assigned(state: Rollouts, event: events.Assigned, now: float, out: Out) -> 
     told = state.told_of(event.node, event.app)
     if told.order == event.order:
         told.revision, told.writing = event.revision, False
-    rollout = state.current.get(event.app)
-    device = rollout.devices.get(event.node) if rollout is not None else None
-    if rollout is not None and (device is None or device.stage is not Stage.TOLD):  # nothing waits for one on its way
-        advance(state, rollout, now, out)
+    for rollout in state.working(event.app):
+        device = rollout.devices.get(event.node)
+        if device is None or device.stage is not Stage.TOLD:  # nothing waits for one on its way
+            advance(state, rollout, now, out)
 
 
 def _stored(state: Rollouts, event: events.Stored, now: float, out: Out) -> None:
@@ -259,13 +296,15 @@ def _stored(state: Rollouts, event: events.Stored, now: float, out: Out) -> None
 
 def _tick(state: Rollouts, _event: events.Tick, now: float, out: Out) -> None:
     state.looked = state.term > 0
-    for rollout in state.current.values():
-        if _is_over(rollout) or rollout.storing:
-            continue
-        devices.overdue(state, rollout, now, out)
-        advance(state, rollout, now, out)
-        if rollout.dirty and not rollout.storing:
-            rollout.save(out, rollout.record)
+    for app in state.current:
+        _stand_in(state, app, now, out)
+        for rollout in state.working(app):
+            if _is_over(rollout) or rollout.storing:
+                continue
+            devices.overdue(state, rollout, now, out)
+            advance(state, rollout, now, out)
+            if rollout.dirty and not rollout.storing:
+                rollout.save(out, rollout.record)
 
 
 HANDLERS: dict[type, Handler] = {

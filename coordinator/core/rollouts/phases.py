@@ -27,7 +27,7 @@ class Trigger(Enum):
     RESUME = "resume"
     ABORT = "abort"
     ROLL_BACK = "roll-back"  # also of a rollout that has ended
-    RETRY = "retry"  # the failed ones again
+    RETRY = "retry"  # the failed ones again: `again.py`
 
 
 # PAUSED is left to the phase it was entered from, GOING_BACK to the end that was decided: see `record.Rollout`.

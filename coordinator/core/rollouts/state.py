@@ -21,9 +21,10 @@ TOUCHED = (Stage.TOLD, Stage.HEALTHY, Stage.FAILED)
 
 class Device:
     """One device in one rollout. `since`: when its stage began; `heard`: it reported on what it was told; `before`: what was
-    good on it when the rollout came. With `order` 0 it was told nothing (or is to be told anew)."""
+    good on it when the rollout came; `failed`: the version failed on it, though it is back since. With `order` 0 it was told
+    nothing (or is to be told anew)."""
 
-    __slots__ = ("batch", "before", "heard", "node", "order", "reason", "since", "stage")
+    __slots__ = ("batch", "before", "failed", "heard", "node", "order", "reason", "since", "stage")
 
     def __init__(self, node: str, stage: Stage, since: float) -> None:
         self.node, self.stage, self.since = node, stage, since
@@ -32,6 +33,7 @@ class Device:
         self.order = 0
         self.before = ""
         self.heard = False
+        self.failed = False
 
 
 class Rollout:
@@ -51,6 +53,7 @@ class Rollout:
         self.warm: dict[str, None] = {}  # told to keep the version before running, and not to end it yet
         self.asks: list[tuple[Trigger, str]] = []  # of operators, while a write is under way
         self.asked = False  # the cluster's decision was asked for
+        self.stands_in: tuple[str, float] = ("", 0.0)  # for which newer one that ended, and since when
 
     @property
     def id(self) -> str:
@@ -79,6 +82,11 @@ class Rollout:
             found += len(self.by_stage[stage])
         return found
 
+    def holds(self, node: str) -> bool:
+        """Whether the device has, or is to have, what this rollout told it."""
+        device = self.devices.get(node)
+        return device is not None and device.order > 0 and device.stage is not Stage.BACK
+
     def add(self, device: Device) -> Device:
         """Take a device in."""
         self.devices[device.node] = device
@@ -105,7 +113,8 @@ class Rollout:
         self.in_batch[device.batch, device.stage] += 1
         if device.stage is Stage.WAITING and device.node not in self.in_line:
             self.in_line.add(device.node)
-            heapq.heappush(self.line, (rank(self.id, device.node), device.node))
+            first = b"" if device.failed else rank(self.id, device.node)  # a retry is for the failed ones
+            heapq.heappush(self.line, (first, device.node))
 
     def _leave(self, device: Device) -> None:
         del self.by_stage[device.stage][device.node]
@@ -182,6 +191,17 @@ class Rollouts:
         """The version of the latest rollout that succeeded."""
         found: Iterable[Rollout] = (r for r in self.history(app) if r.phase is RolloutPhase.SUCCEEDED)
         return next((rollout.record.spec.version for rollout in found), None)
+
+    def working(self, app: str) -> tuple[Rollout, ...]:
+        """Those by which devices are told what to have: the latest; and when that ended without success the stable one behind
+        it, which stands in for it: late devices get what the others went back to."""
+        current = self.current.get(app)
+        if current is None:
+            return ()
+        if current.active or current.phase is RolloutPhase.SUCCEEDED:
+            return (current,)
+        good = [r for r in self.rollouts.values() if r.app == app and r.phase is RolloutPhase.SUCCEEDED]
+        return (current, max(good, key=lambda r: (r.record.spec.created_at, r.id))) if good else (current,)
 
     def good_on(self, node: str, app: str) -> str:
         """The version that was last healthy on a device, as far as it said or was recorded; "" when none is known."""
