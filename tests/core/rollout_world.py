@@ -14,7 +14,7 @@ from coordinator.core.rollouts import actions, events
 from coordinator.core.rollouts.fit import Facts
 from coordinator.core.rollouts.machine import step
 from coordinator.core.rollouts.phases import Trigger
-from coordinator.core.rollouts.state import Rollouts
+from coordinator.core.rollouts.state import Rollout, Rollouts
 from schemas.device import DeviceCapabilities, DeviceState, NetworkQuality
 from schemas.rollout import (
     AppNeeds,
@@ -99,6 +99,7 @@ class World:
         self.asked: list[actions.Ask] = []
         self.said: list[actions.Emit] = []
         self.life = 0
+        self.batches: dict[str, int] = {}  # of each rollout, as last looked at
         self.state = Rollouts()
         self.take_over()
 
@@ -308,7 +309,8 @@ class World:
     # What must always hold.
 
     def check(self) -> None:
-        """Never more than the batch: those spent of it are on their way, have ended, or put it off and go on by themselves."""
+        """Never on past a gate that must be closed, and never more than the batch: those spent of it are on their way, have
+        ended, or put it off and go on by themselves."""
         for rollout in self.state.rollouts.values():
             quota = rollout.record.quota
             if rollout.phase is RolloutPhase.ROLLING and quota:
@@ -316,6 +318,17 @@ class World:
                 self.fullest = max(self.fullest, spent / quota)
                 if spent > quota + self.late:
                     raise Broken(f"{rollout.id}: {spent} devices are in a batch of {quota}")
+            begun, self.batches[rollout.id] = self.batches.get(rollout.id, 0), rollout.record.batch
+            if rollout.record.batch > begun and not rollout.record.agreed:
+                self._check_gate(rollout)
+
+    def _check_gate(self, rollout: Rollout) -> None:
+        """Nobody is told in a further batch unless enough of those that tried it are healthy."""
+        healthy, failed = rollout.count(Stage.HEALTHY), rollout.count(Stage.FAILED)
+        if not healthy or failed > rollout.record.spec.strategy.max_failed_share * (healthy + failed):
+            raise Broken(
+                f"{rollout.id}: goes on to batch {rollout.record.batch} with {healthy} healthy, {failed} failed"
+            )
 
     fullest = 0.0  # of a batch, which share was told at most
     late = 0  # writes of a coordinator that was dead already; its successor had told others
@@ -333,13 +346,13 @@ class World:
         return found
 
 
-def random_world(seed: int, count: int) -> World:
+def random_world(seed: int, count: int, bad: float = 0.03) -> World:
     """Flapping, slow, deferring and lying devices, lost and doubled messages, and a coordinator that dies."""
     rng = Random(seed)
     players = [
         Player(
             f"n{i}",
-            bad=frozenset({"v2"}) if rng.random() < 0.03 else frozenset(),
+            bad=frozenset({"v2"}) if rng.random() < bad else frozenset(),
             slow_s=rng.choice((0.5, 2.0, 20.0)),
             lies=rng.random() < 0.1,
             defers=0.2 if rng.random() < 0.2 else 0.0,
@@ -349,10 +362,10 @@ def random_world(seed: int, count: int) -> World:
     return World(seed, players, flap=rng.choice((0.0, 0.05, 0.2)), loss=rng.choice((0.0, 0.1)))
 
 
-def play(seed: int, count: int, crashes: int) -> World:
-    """One random world from its first version to the end of its second."""
+def play(seed: int, count: int, crashes: int, bad: float = 0.03) -> World:
+    """One random world from its first version to the end of its second, which is bad on a share of the devices."""
     rng = Random(seed + 1)
-    world = random_world(seed, count)
+    world = random_world(seed, count, bad)
     world.live()
     world.create("r1", version_of("v1"), kind="rolling", max_concurrent=count, catch_up_s=CATCH_UP_S)
     world.run(8000, lambda: world.ended("r1"))
