@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from dataclasses import replace
 from random import Random
 from statistics import quantiles
+from zlib import crc32
+
+from msgspec import structs
 
 from coordinator.core.clusters import leading, machine
+from coordinator.core.clusters.nearness import COMMON
+from coordinator.core.clusters.sampling import sample
 from coordinator.core.clusters.state import Action, Clusters, Elect
 from coordinator.core.clusters.traits import Facts
 from schemas.cluster import Traits
@@ -25,6 +30,8 @@ class Fleet:
         self.state, self.random, self.now, self.revision = Clusters(1), Random(1), 1e6, 0
         for number in range(NODES):
             self.change(self._facts(f"node-{number:05d}", sites))
+        for node in list(self.state.nodes):
+            self.measure(node)
 
     def _facts(self, node: str, sites: int) -> Facts:
         draw = self.random
@@ -32,10 +39,15 @@ class Fleet:
         traits = Traits(site, "", draw.choice(TYPES), draw.randint(1, 4), "good", "")
         return Facts(node, traits, round(draw.random(), 3), {})
 
-    def change(self, facts: Facts) -> float:
-        """A node as it is now, and all that follows; returns the milliseconds of processor time that it took."""
+    def change(self, facts: Facts, table: dict[str, int] | None = None) -> float:
+        """A node as it is now, what it measured, and all that follows; the milliseconds of processor time that it took."""
         began = time.process_time()
-        machine.seen(self.state, facts, self.now)
+        near = self.state.near
+        near.heard(facts.node, facts.traits.site, table)
+        self._seen(facts)
+        for node in near.settle(self.now):
+            if node in self.state.nodes:
+                self._seen(self.state.nodes[node])
         actions = machine.settle(self.state, self.now)
         while actions:
             more: list[Action] = []
@@ -46,18 +58,34 @@ class Fleet:
             actions = more
         return 1000 * (time.process_time() - began)
 
+    def _seen(self, facts: Facts) -> None:
+        traits = structs.replace(facts.traits, place=self.state.near.place.get(facts.node, COMMON))
+        machine.seen(self.state, dataclasses.replace(facts, traits=traits), self.now)
+
+    def measure(self, node: str) -> float:
+        """It says what it measured: three of four devices of its site are far from it."""
+        named = [near.node for near in sample(self.state, self.state.home[node], node)]
+        table = {other: 1 if _corner(other) == _corner(node) else 50 for other in named}
+        return self.change(self.state.nodes[node], table)
+
     def churn(self) -> list[float]:
-        """One node after the other is lost and comes back."""
+        """One node after the other is lost, comes back, and measures those that it is near now."""
         took = []
         for node in self.random.sample(sorted(self.state.nodes), CHANGES // 2):
             facts = self.state.nodes[node]
-            took.append(self.change(replace(facts, here=False, gone=True, may_lead=False)))
+            took.append(self.change(dataclasses.replace(facts, here=False, gone=True, may_lead=False)))
             took.append(self.change(facts))
+            took.append(self.measure(node))
         return took
 
 
+def _corner(node: str) -> int:
+    return crc32(node.encode()) % 4
+
+
 async def cluster_change_ms() -> Figure:
-    """A join or a leave with all that follows (writes and events made, leaders chosen), 99th percentile of the worse fleet.
+    """A join, a leave or a measurement with all that follows (places, writes and events made, leaders chosen), 99th percentile
+    of the worse fleet.
 
     In processor time: the machine may be shared."""
     took = {sites: quantiles(Fleet(sites).churn(), n=100) for sites in (1, 500)}

@@ -7,6 +7,7 @@ from itertools import combinations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from coordinator.core.clusters.nearness import ALONE, KEPT_S, Nearness
 from coordinator.core.clusters.sampling import sample
@@ -130,28 +131,63 @@ def test_a_device_that_is_far_from_its_neighbours_is_seated_apart_from_them() ->
         near.heard(name, "gw1", table)
     while moved := near.settle(world.now):
         for name in moved:
-            traits = world.state.nodes[name].traits
-            world.again(name, traits=type(traits)("gw1", near.place[name], *list(_rest(traits))))
+            world.again(name, traits=structs.replace(world.state.nodes[name].traits, place=near.place[name]))
     world.node("i")
     assert world.state.home["i"].members == ["b", "c", "d", "f", "g", "i"]
     assert world.state.home["a"].members == ["a", "e", "h"]
     assert "near each other and apart from the rest" in world.state.home["a"].why
 
 
-def _rest(traits: object) -> list[object]:
-    return [getattr(traits, name) for name in ("device_type", "tier", "latency", "pattern")]
-
-
 def test_a_node_measures_its_cluster_and_some_of_others_and_never_too_many() -> None:
     world = World()
     for number in range(100):
         world.node(f"n{number:02d}")
+        world.state.near.heard(f"n{number:02d}", "gw1", None)
+    assert (
+        sum(len(sample(world.state, home, name)) > len(home.seats) - 1 for name, home in world.state.home.items()) > 75
+    )
     for name, home in world.state.home.items():
         named = sample(world.state, home, name)
         assert {near.node for near in named if near.cluster == home.id} == set(home.members) - {name}
         others = [near for near in named if near.cluster != home.id]
-        assert 1 <= len(others) <= 4 and all(world.state.home[o.node].id == o.cluster for o in others)
+        assert len(others) <= 4 and all(world.state.home[o.node].id == o.cluster for o in others)
         assert len(named) <= PEERS_MAX and named == sample(world.state, home, name)
+
+
+def test_a_site_of_three_corners_is_found_out_by_few_measurements_and_comes_to_rest() -> None:
+    """Each measures its own cluster and four others at most, again and again; of the others it learns from who is near."""
+    world = World()
+    near, names = world.state.near, [f"n{number:02d}" for number in range(45)]
+    for name in names:
+        near.heard(name, "gw1", None)
+        world.node(name)
+
+    def corner(name: str) -> int:
+        return int(name[1:]) % 3
+
+    def one_round() -> int:
+        """All measure once more; returns how many took another place."""
+        moves = 0
+        for name in names:
+            named = sample(world.state, world.state.home[name], name)
+            near.heard(name, "gw1", {n.node: 1 if corner(n.node) == corner(name) else 100 for n in named})
+            while moved := near.settle(world.now):
+                moves += len(moved)
+                for other in moved:
+                    place = near.place[other]
+                    world.again(other, traits=structs.replace(world.state.nodes[other].traits, place=place))
+        world.now += AGAIN_S
+        return moves
+
+    rounds = 0
+    while one_round():
+        rounds += 1
+        assert rounds < 10
+    places = {(corner(name), near.place.get(name, "")) for name in names}
+    assert len(places) == 3 == len({place for _, place in places}), "each corner is one place"
+    mixed = [c for c in world.state.clusters.values() if len({corner(name) for name in c.members}) > 1]
+    assert len(mixed) <= 2, "but where one place ends and the next begins"
+    assert not one_round()
 
 
 # The device's side.

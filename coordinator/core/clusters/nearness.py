@@ -9,27 +9,28 @@ of a site are in order before anything else:
 2. Near to nobody: `ALONE`, if most of those that it measured are near to somebody; else it stays. (Where nobody is near to
    anybody, as over a broker far away, nothing tells them apart.)
 3. Else the oldest place in which it is near to somebody, and of whose devices (those near to somebody) it is far from no
-   more than half.
+   more than half. What those near to it measured counts as its own.
 4. If there is none, a new one: others that are near to it follow by 3, and those that are more stay where they are.
 
 Going back is the same rule: who is near to a device of an older place again returns there.
 
 Nobody moves by noise: what is told is rounded and sticks (node/core/nearness.py), the gap between near and far decides
-nothing, and a place is kept for `KEPT_S` before the next. A change costs `PEERS_MAX` squared look-ups at most, for the device
-and those that it measured; a place that is taken has their places looked at in turn.
+nothing, and a place is kept for `KEPT_S` before the next. A device is judged when it says something new, and
+with it those that it measured; when one takes a place, those around it are judged again, `JUDGED` in one turn.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from heapq import heappop, heappush
+from heapq import heappop, heappush, nsmallest
 from sys import intern
 
 NEAR_MS, FAR_MS = 20, 50
 MEASURED_MIN = 2
 KEPT_S = 1800.0
 COMMON, ALONE = "", "alone"
-JUDGED = 200  # devices in one turn; more wait for the next
+JUDGED = 64  # devices in one turn; more wait for the next
 
 Table = Mapping[str, int]
 
@@ -41,25 +42,24 @@ class Nearness:
         self.place: dict[str, str] = {}  # COMMON where it is not in here
         self._tables: dict[str, Table] = {}
         self._sites: dict[str, str] = {}
+        self._there: dict[str, Counter[str]] = {}  # site → place → devices
         self._since: dict[str, float] = {}  # when it took its place
         self._number = 0  # of the newest place
         self._look: dict[str, None] = {}  # those whose place is to be judged, in order
-        self._later: list[tuple[float, str]] = []
+        self._later: list[tuple[float, str]] = []  # those whose place was kept, by when it need not be any more
+        self._waits: set[str] = set()  # the same
 
     def restore(self, node: str, site: str, place: str, now: float) -> None:
         """A seat that is kept: the place that it had."""
-        self._sites[node] = site
+        self._arrive(node, site)
         if place:
-            self.place[node], self._since[node] = place, now
-            self._number = max(self._number, _age(place))
+            self._take(node, place, now)
 
     def heard(self, node: str, site: str, table: Table | None) -> None:
         """The device says what it measured: round trips in ms. None: nothing yet."""
-        if self._sites.get(node, site) != site:
-            self.place.pop(node, None)
-            self._since.pop(node, None)
+        if self._sites.get(node) != site:
+            self._arrive(node, site)
             self._look[node] = None
-        self._sites[node] = site
         if table is None:
             self._tables.pop(node, None)
         elif self._tables.get(node) != table:
@@ -69,8 +69,14 @@ class Nearness:
 
     def forget(self, node: str) -> None:
         """The fleet knows it no more."""
-        for known in (self.place, self._tables, self._sites, self._since, self._look):
+        self._leave(node)
+        for known in (self._tables, self._look):
             known.pop(node, None)
+
+    def oldest(self, site: str, count: int) -> list[str]:
+        """The oldest places of a site in which there is somebody."""
+        places = (place for place in self._there.get(site, ()) if place != ALONE)
+        return nsmallest(count, places, key=_age)
 
     def between(self, one: str, other: str) -> int | None:
         """The round trip of a pair in ms, as far as it was measured."""
@@ -80,7 +86,9 @@ class Nearness:
     def settle(self, now: float) -> list[str]:
         """Judge who is to be; returns those whose place is another one now."""
         while self._later and self._later[0][0] <= now:
-            self._look[heappop(self._later)[1]] = None
+            node = heappop(self._later)[1]
+            self._waits.discard(node)
+            self._look[node] = None
         moved = []
         for _ in range(min(len(self._look), JUDGED)):
             node = next(iter(self._look))
@@ -96,11 +104,41 @@ class Nearness:
             return False
         since = self._since.get(node)
         if since is not None and now < since + KEPT_S:
-            heappush(self._later, (since + KEPT_S, node))
+            if node not in self._waits:
+                self._waits.add(node)
+                heappush(self._later, (since + KEPT_S, node))
             return False
+        self._take(node, place, now)
+        return True
+
+    def _arrive(self, node: str, site: str) -> None:
+        """It is at that site from now on, in the common place."""
+        self._leave(node)
+        self._sites[node] = site
+        self._there.setdefault(site, Counter())[COMMON] += 1
+
+    def _leave(self, node: str) -> None:
+        """It is nowhere."""
+        site, place = self._sites.pop(node, None), self.place.pop(node, COMMON)
+        self._since.pop(node, None)
+        if site is not None:
+            self._count_out(site, place)
+
+    def _count_out(self, site: str, place: str) -> None:
+        there = self._there[site]
+        there[place] -= 1
+        if not there[place]:
+            del there[place]
+        if not there:
+            del self._there[site]
+
+    def _take(self, node: str, place: str, now: float) -> None:
+        """It takes that place."""
+        site = self._sites[node]
+        self._there[site][place] += 1
+        self._count_out(site, self.place.get(node, COMMON))
         self.place[node], self._since[node] = place, now
         self._number = max(self._number, _age(place))
-        return True
 
     def _wanted(self, node: str) -> str:
         """The place that it should have: see the module."""
@@ -112,7 +150,8 @@ class Nearness:
             others = sum(self._is_near_somebody(peer) for peer in around)
             return ALONE if 2 * others > len(around) else was
         places = {self.place.get(peer, COMMON) for peer in near} - {ALONE}
-        fitting = [place for place in places if not self._torn(place, around)]
+        known = self._known(near, around)
+        fitting = [place for place in places if not self._torn(place, known)]
         return min(fitting, key=_age) if fitting else f"p{self._number + 1}"
 
     def _around(self, node: str) -> dict[str, int]:
@@ -124,11 +163,18 @@ class Nearness:
     def _is_near_somebody(self, node: str) -> bool:
         return any(ms <= NEAR_MS for ms in self._around(node).values())
 
-    def _torn(self, place: str, around: dict[str, int]) -> bool:
-        """Whether it is far from more than half of those of this place that it measured. One that is near to nobody is no
-        sign of two places."""
-        here = [peer for peer in around if self.place.get(peer, COMMON) == place]
-        there = [around[peer] for peer in here if self._is_near_somebody(peer)]
+    def _known(self, near: list[str], around: dict[str, int]) -> dict[str, int]:
+        """The round trips that it measured, and those that the devices near to it did, which are as good for it."""
+        known = dict(around)
+        for mate in near:
+            for peer, ms in self._around(mate).items():
+                known[peer] = min(ms, known.get(peer, ms))
+        return known
+
+    def _torn(self, place: str, known: dict[str, int]) -> bool:
+        """Whether it is far from more than half of those of this place. One that is near to nobody is no sign of two places."""
+        here = [peer for peer in known if self.place.get(peer, COMMON) == place]
+        there = [known[peer] for peer in here if known[peer] <= NEAR_MS or self._is_near_somebody(peer)]
         return 2 * sum(ms >= FAR_MS for ms in there) > len(there)
 
 
