@@ -34,6 +34,14 @@ FILES, FILE_BYTES = 10, 5_000_000
 TOTAL = FILES * FILE_BYTES
 EVERYBODY = Strategy(StrategyKind.ROLLING, max_concurrent=10_000, between_s=0.0)
 
+# What cannot be had for less, in times of the plain copies' work, whatever machine it is: those send, receive, hash and write
+# each byte once. A version lies in the broker's store (read there, sent) and on a device goes through a file of its own for
+# each chunk, so that a download goes on after a kill: hashed as it comes and again when the files are put together (what a
+# crash spoiled must not run), written twice. That is twice of everything but the wire. The aim is at most twice that floor:
+# as with the tasks' `single_throughput_ratio`, half of what the machine could do.
+FLOOR = 2.0
+TARGET = 2 * FLOOR
+
 COPY = """
 import hashlib, os, socket, sys
 from schemas.procs import die_with_parent
@@ -71,6 +79,7 @@ async def rollout_seconds_ratio() -> Figure:
     first, second, plain_s = await _measured()
     detail = {
         "nodes": NODES,
+        "floor": FLOOR,
         "rollout_s": round(first["took_s"], 2),
         "plain_s": round(plain_s, 2),
         "with_one_file_of_ten_changed_s": round(second["took_s"], 2),
@@ -81,7 +90,7 @@ async def rollout_seconds_ratio() -> Figure:
     }
     what = "plain copies over TCP, checked and forced to the disk"
     ratio = round(first["took_s"] / plain_s, 2)
-    return Figure("rollout_seconds_ratio", ratio, "times the time", 6.0, what, at_most=True, detail=detail)
+    return Figure("rollout_seconds_ratio", ratio, "times the time", TARGET, what, at_most=True, detail=detail)
 
 
 @functools.cache
