@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -105,6 +105,7 @@ tables = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from([1, 20, 30
 sayings = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["", "gw1"]), tables), max_size=40)
 
 
+@settings(max_examples=40)
 @given(sayings)
 def test_places_come_to_rest_and_the_same_sayings_give_the_same_places(
     said: list[tuple[str, str, dict[str, int]]],
