@@ -289,6 +289,7 @@ class Member:
         silent = context.sleep and not self._leasing
         if not context.leaving and not silent:
             self._due = self._loop.call_later(wait, self._beat_by_itself)
+            context.bus.ping_along(wait)
         if self.relay is not None:
             self.relay.next_in(wait if self._due is not None else inf)
             self.relay.flush()

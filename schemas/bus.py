@@ -320,6 +320,10 @@ class Bus:
         """A subject that only this connection will use."""
         return str(self._client.new_inbox())
 
+    def ping_along(self, next_s: float) -> None:
+        """Something goes out now, and again in `next_s`: the connection's ping goes along rather than by itself."""
+        self._client.ping_along(next_s)
+
     async def flush(self, timeout_s: float = 5.0) -> None:
         """Return when the broker has seen all that was published before. Raises Unreachable when it does not answer."""
         self._write()

@@ -18,10 +18,12 @@ from nats.aio.client import Client
 from nats.aio.client import Server as NatsServer
 from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
+from nats.errors import StaleConnectionError
 from nats.js.errors import ObjectNotFoundError
 from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from schemas.errors import BrokerUnfit, FogError, Unreachable
+from schemas.pings import Pings
 from schemas.target import Target
 from schemas.wire import OnMessage, Wire
 
@@ -31,10 +33,10 @@ CONNECT_TIMEOUT_S = 3
 # A fleet that comes back at once takes its broker (or a slow link its handshake) longer, and a handshake that is given up
 # is work that both ends do again: with 3 s none of 2,000 on one busy machine was ever through. The broker has 10 s as well.
 RECONNECT_TIMEOUT_S = 10
-PING_INTERVAL_S = 20  # a dead link shows after two unanswered pings; heartbeats are what nodes are judged by
 RECONNECT_FIRST_S = 0.1  # full jitter between 0 and this × 2^n, so that a fleet does not return in step
 RECONNECT_MAX_S = 5.0
 OBJECT_TIMEOUT_S = 120
+PING = b"PING\r\n"
 WRITE_AHEAD = 1 << 20  # bytes that the socket's own buffer may hold before nats-py's flusher, which waits, takes over
 TAP_AGAIN_S = 0.02
 PENDING_MAX = 64 << 20  # bytes that may wait for the socket
@@ -46,6 +48,7 @@ class NatsClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self.handlers: dict[bytes, OnMessage] = {}
+        self._pings = Pings()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """A message that came in before `tap` could be put on the wire."""
@@ -57,6 +60,32 @@ class NatsClient(Client):
             handler(subject.decode(), reply.decode() if reply else "", data, headers or b"")
         except Exception:
             log.exception("a message handler failed subject=%s", subject[:200])
+
+    async def _ping_interval(self) -> None:
+        """Ping whenever none went along for long; nats-py's own comes every so often whatever else goes out."""
+        now = asyncio.get_running_loop().time
+        self._pings.sent(now())
+        while True:
+            if left_s := self._pings.left_s(now()):
+                await asyncio.sleep(left_s)
+                continue
+            self._pings.sent(now())
+            if self.is_connected:
+                if self._pings_outstanding >= self.options["max_outstanding_pings"]:
+                    await self._process_op_err(StaleConnectionError())
+                else:
+                    self._send_one_ping()
+
+    def ping_along(self, next_s: float) -> None:
+        """Something goes out now, and again in `next_s`: a ping goes with it where one would be due before that."""
+        unanswered = self._pings_outstanding >= self.options["max_outstanding_pings"]
+        if self.is_connected and not unanswered and self._pings.along(asyncio.get_running_loop().time(), next_s):
+            self._send_one_ping()
+
+    def _send_one_ping(self) -> None:
+        self._pings_outstanding += 1
+        self._pongs.append(asyncio.get_running_loop().create_future())
+        self.send(PING)
 
     async def _process_pong(self) -> None:
         """The answer to a ping. nats-py's own raises, and stops reading, when nobody waits for it any more."""
@@ -140,7 +169,6 @@ class NatsClient(Client):
                 reconnect_time_wait=0,
                 reconnect_to_server_handler=pick_server,
                 connect_timeout=CONNECT_TIMEOUT_S,
-                ping_interval=PING_INTERVAL_S,
                 pending_size=PENDING_MAX,
                 skip_subject_validation=True,
                 **{option: value for option, value in auth.items() if value},  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from client.watch import Events
 from coordinator.broker import Broker
-from schemas import jetstream, streams, subjects
+from schemas import jetstream, pings, streams, subjects
 from schemas.bus import Bus
 from schemas.errors import BadInput, Conflict, FogError, NoResponders, StoreRefused, Unreachable
 from schemas.event import TaskEvent
@@ -30,6 +30,7 @@ from schemas.pull import BATCH_BYTES, Message, Puller
 from schemas.store import Ack, Store
 from schemas.target import Target
 from schemas.wire import Wire
+from tests.proxy import Way, proxied
 from tests.until import eventually
 
 
@@ -389,6 +390,36 @@ async def test_waiting_for_what_is_never_answered_ends_in_its_time_also_where_th
         await asyncio.wait({waiting}, timeout=5.0)
         assert waiting.done() and not waiting.result()
     store.close()
+
+
+async def test_a_ping_goes_along_with_what_goes_out_and_is_answered(bus: Bus) -> None:
+    client = bus._client
+    bus.ping_along(5.0)
+    assert client._pings_outstanding == 0, "none is due before the next"
+    bus.ping_along(30.0)
+    assert client._pings_outstanding == 1
+    bus.ping_along(15.0)
+    assert client._pings_outstanding == 1, "once"
+    await eventually(lambda: client._pings_outstanding == 0, what="the broker's answer")
+    await bus.flush()  # whose own ping and answer are not mixed up with it
+
+
+async def test_a_link_that_passes_nothing_on_any_more_is_found_dead_by_its_pings_and_mended(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pings, "INTERVAL_S", 0.1)
+    said: list[str] = []
+    with proxied(target) as proxy:
+        bus = await Bus.connect(
+            proxy.target(target), name="far", on_lost=lambda: said.append("lost"), on_back=lambda: said.append("back")
+        )
+        await eventually(lambda: bus._client._pongs_received > 3, what="pings by themselves")
+        assert not said
+        proxy.swallow(Way.FROM_BROKER)
+        await eventually(lambda: said, what="it is found dead")
+        proxy.mend()
+        await eventually(lambda: said[-1] == "back", 30.0, what="it is back")
+        await bus.close()
 
 
 async def test_a_request_to_nobody_fails_at_once_and_a_lost_answer_in_time(bus: Bus) -> None:
