@@ -215,7 +215,7 @@ class Rollouts:
         return await self._do(name, Do.ABORT, reason)
 
     async def retry_failed(self, name: str, reason: str = "") -> api.RolloutRow:
-        """Try the failed devices, and only them, again."""
+        """Try the failed devices again: only them, or, where everybody was brought back, them first and alone."""
         return await self._do(name, Do.RETRY_FAILED, reason)
 
     async def rollback(self, name: str, reason: str = "") -> api.RolloutRow:
