@@ -13,7 +13,7 @@ from schemas.headers import header, status_of
 _where = re.compile(rb"\r\nNats-Subject: ([^\r]+)\r\nNats-Sequence: (\d+)\r\nNats-Time-Stamp: ([^\r]+)\r\n").match
 
 
-class StoredMessage(Struct, frozen=True):
+class StoredMessage(Struct, frozen=True, gc=False):
     """A message as a stream holds it. `time` is RFC 3339, the broker's."""
 
     subject: str
@@ -33,7 +33,7 @@ class Answer:
 
     def heard(self, _subject: str, _reply: str, data: bytes, headers: bytes) -> None:
         """A message of it, or the status that ends it."""
-        status = status_of(headers)
+        status = 0 if headers[:10] == b"NATS/1.0\r\n" else status_of(headers)
         if not status:
             self.found.append(stored(data, headers))
         elif not self.ended.done():

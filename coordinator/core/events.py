@@ -44,7 +44,7 @@ class TaskUnreadable(Struct, frozen=True):
     source: Source
 
 
-class WorkFound(Struct, frozen=True):
+class WorkFound(Struct, frozen=True, gc=False):
     """While taking over: a WORK message lies under `node` (or ``_waiting``) as sequence `source.seq`."""
 
     head: TaskHead

@@ -20,7 +20,7 @@ from coordinator.core.nodeview import NodeView
 from coordinator.core.parking import may_park, no_class, set_hopeless_aside
 from coordinator.core.placing import park
 from coordinator.core.queue import activate, put, take_out
-from coordinator.core.record import ASKING, PLACED, QUEUED, Life, TaskRecord, items_of
+from coordinator.core.record import ASKING, PLACED, QUEUED, Life, TaskRecord, items_of, record_of
 from coordinator.core.state import Coordinator, Out
 from coordinator.core.why import words
 from schemas import limits
@@ -40,7 +40,7 @@ def task_arrived(state: Coordinator, event: TaskArrived, now: float, out: Out) -
         _arrived_again(known, source, out)
         return
     history = History(submitted_at=event.stored_at)
-    task = TaskRecord(head, source, history, event.stored_at, now)
+    task = record_of(head, source, history, event.stored_at, now)
     task.result_by = event.stored_at + limits.RESULT_BY_S
     if state.ages and isinstance(head.run, MapHead):
         run = head.run
@@ -264,7 +264,7 @@ def work_found(state: Coordinator, event: WorkFound, now: float, out: Out) -> No
                 out.append(Remove(source))
             return
         _drop_place(state, known, now, out)
-    task = TaskRecord(head, source, event.history, event.history.submitted_at, now)
+    task = record_of(head, source, event.history, event.history.submitted_at, now)
     task.deadline_at = event.deadline_at
     task.result_by = task.order + limits.RESULT_BY_S
     task.announced = True

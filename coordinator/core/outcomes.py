@@ -12,7 +12,7 @@ from coordinator.core.events import OutcomeArrived, Source
 from coordinator.core.intake import admit, ask_first, enqueue, wait_or_queue
 from coordinator.core.placing import park
 from coordinator.core.queue import take_out
-from coordinator.core.record import Life, TaskRecord
+from coordinator.core.record import Life, TaskRecord, record_of
 from coordinator.core.splitting import halve
 from coordinator.core.state import Coordinator, Out
 from coordinator.core.told import kept_errors, kept_history
@@ -77,7 +77,7 @@ def _is_current(task: TaskRecord, outcome: Outcome) -> bool:
 def _from_outcome(state: Coordinator, event: OutcomeArrived, now: float) -> TaskRecord:
     """A task that only its outcome tells of."""
     outcome = event.outcome
-    task = TaskRecord(event.head, event.source, outcome.history, outcome.history.submitted_at, now)
+    task = record_of(event.head, event.source, outcome.history, outcome.history.submitted_at, now)
     task.deadline_at = outcome.deadline_at
     task.result_by = outcome.result_by
     task.announced = True

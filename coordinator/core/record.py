@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from coordinator.core.events import Source
 from schemas.task import History, Outcome, ResultHead, TaskHead
 
@@ -39,70 +41,59 @@ TRANSITIONS: dict[Life, frozenset[Life]] = {
     Life.CONCLUDING: frozenset({Life.ASKING}),  # our result was refused: somebody else's is there
 }
 
-NO_CANDIDATES: tuple[tuple[str, float, float, float, float, float, float], ...] = ()
 
-
-class TaskRecord:
+class TaskRecord(Struct, eq=False):
     """One task that has no result yet. `source` is where it lies now; `leftovers` what must go once it is over.
 
     `order` sorts by age (the broker's timestamp of its submission), `since` is when it came into its state, `node` where it
     is charged, `why` the sampled candidates of its last placement, as `rank.Candidate` tuples.
     """
 
-    __slots__ = (
-        "announced", "asked_at", "bound", "cancelled", "cls", "cost_ms", "deadline_at", "gone", "head", "history", "id",
-        "in_queue", "judged", "judged_from", "last", "lease_until", "leftovers", "missed_in", "node", "not_before",
-        "order", "own", "park_reason", "parked", "place_failures", "placed_at", "priority", "reason", "result_by",
-        "running", "running_since", "seq", "shun_until", "shunned", "since", "source", "source_placement", "state",
-        "stays", "submitter", "undone_at", "untold", "whole", "why", "windowed",
-    )  # fmt: skip
-
-    def __init__(self, head: TaskHead, source: Source, history: History, submitted_at: float, now: float) -> None:
-        self.id = head.id
-        self.submitter = head.submitter
-        self.head = head
-        self.priority = int(head.priority)
-        self.source = source
-        self.source_placement = history.placement  # the placement as which it was stored there
-        self.history = history
-        self.order = submitted_at
-        self.since = now
-        self.state = QUEUED
-        self.node: NodeView | None = None
-        self.cls: NeedsClass | None = None
-        self.in_queue = False
-        self.windowed = False
-        self.announced = False
-        self.cost_ms = 0.0
-        self.deadline_at = None if head.deadline_s is None else submitted_at + head.deadline_s
-        self.result_by = 0.0
-        self.not_before = 0.0
-        self.shun_until = 0.0
-        self.shunned: dict[str, float] | None = None  # nodes that gave it back, until when they are left alone
-        self.placed_at = 0.0
-        self.place_failures = 0
-        self.asked_at = 0.0
-        self.undone_at = 0.0  # RESULTS, asked at this time, held nothing of it
-        self.seq = 0
-        self.judged = 0  # the placement whose outcome was taken in
-        self.judged_from = 0.0  # when that was stored
-        self.missed_in = -1
-        self.bound = ""
-        self.park_reason = ""
-        self.parked = False  # its place is _waiting
-        self.stays = False  # it lies in TASKS, besides the window, since _waiting has no room for it
-        self.reason = ""
-        self.running: bool | None = None
-        self.running_since = 0.0  # when a beat first said so
-        self.lease_until = 0.0  # exclusive: until then a node may run it
-        self.leftovers: list[Source] | None = None
-        self.last: Outcome | None = None
-        self.untold: Outcome | None = None  # to be judged once RESULTS holds nothing
-        self.gone: tuple[Source, float] | None = None  # the place that was found empty, and when
-        self.own: ResultHead | None = None  # the result that we had recorded
-        self.why = NO_CANDIDATES
-        self.whole = False  # it cannot be split
-        self.cancelled = ""  # why it is to be cancelled, once its split has ended
+    id: str
+    submitter: str
+    head: TaskHead
+    priority: int
+    source: Source
+    source_placement: int  # the placement as which it was stored there
+    history: History
+    order: float
+    since: float
+    deadline_at: float | None
+    state: Life = QUEUED
+    node: NodeView | None = None
+    cls: NeedsClass | None = None
+    in_queue: bool = False
+    windowed: bool = False
+    announced: bool = False
+    cost_ms: float = 0.0
+    result_by: float = 0.0
+    not_before: float = 0.0
+    shun_until: float = 0.0
+    shunned: dict[str, float] | None = None  # nodes that gave it back, until when they are left alone
+    placed_at: float = 0.0
+    place_failures: int = 0
+    asked_at: float = 0.0
+    undone_at: float = 0.0  # RESULTS, asked at this time, held nothing of it
+    seq: int = 0
+    judged: int = 0  # the placement whose outcome was taken in
+    judged_from: float = 0.0  # when that was stored
+    missed_in: int = -1
+    bound: str = ""
+    park_reason: str = ""
+    parked: bool = False  # its place is _waiting
+    stays: bool = False  # it lies in TASKS, besides the window, since _waiting has no room for it
+    reason: str = ""
+    running: bool | None = None
+    running_since: float = 0.0  # when a beat first said so
+    lease_until: float = 0.0  # exclusive: until then a node may run it
+    leftovers: list[Source] | None = None
+    last: Outcome | None = None
+    untold: Outcome | None = None  # to be judged once RESULTS holds nothing
+    gone: tuple[Source, float] | None = None  # the place that was found empty, and when
+    own: ResultHead | None = None  # the result that we had recorded
+    why: tuple[tuple[str, float, float, float, float, float, float], ...] = ()
+    whole: bool = False  # it cannot be split
+    cancelled: str = ""  # why it is to be cancelled, once its split has ended
 
     def to(self, state: Life, now: float) -> None:
         """Change the state as the table allows; anything else is a fault of ours."""
@@ -111,6 +102,14 @@ class TaskRecord:
                 raise AssertionError(f"task {self.id}: {self.state.value} may not become {state.value}")
             self.state = state
         self.since = now
+
+
+def record_of(head: TaskHead, source: Source, history: History, submitted_at: float, now: float) -> TaskRecord:
+    """A task that lies at `source` as the newest placement of its history."""
+    deadline_at = None if head.deadline_s is None else submitted_at + head.deadline_s
+    return TaskRecord(
+        head.id, head.submitter, head, int(head.priority), source, history.placement, history, submitted_at, now, deadline_at
+    )  # fmt: skip
 
 
 def items_of(head: TaskHead) -> int:
