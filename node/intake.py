@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from node.blobs import Blobs, inputs_of
 from node.context import Context
-from node.core.attempts import FETCHING, NEW, REBASED, Attempt, attempt_of
+from node.core.attempts import FETCHING, NEW, REBASED, USED_UP, Attempt, attempt_of
 from node.core.desk import Desk
 from node.executor import Executor
 from node.heed import no_room
@@ -203,6 +203,8 @@ class Intake:
             held = self._desk.held[attempt.task.id]
             if held.started_at:
                 self._recorder.started(held)
+        elif taken is USED_UP:
+            self._recorder.returned(attempt, "its number was used before", began=False)
         return taken is NEW
 
     def _take(self, attempt: Attempt) -> None:

@@ -148,7 +148,7 @@ class Recorder:
         """Say nothing, and let its WORK message go. Not final: the coordinator also cancels what it moved away, and such a
         task may come back under a higher number."""
         self._close(attempt)
-        self._ack(self._desk.settle(attempt, final=False))
+        self._ack(self._desk.settle(attempt, final=False, cancelled=True))
 
     def dropped(self, attempt: Attempt) -> None:
         """Say nothing and leave its WORK message, if there still is one, to whoever owns it."""

@@ -84,6 +84,7 @@ class Taken(Enum):
     ADOPTED = "adopted"  # a redelivery of what is here: its reply counts from now on, nothing is started
     REBASED = "rebased"  # a newer placement of what waits or runs here: it goes on under the new number
     SETTLED = "settled"  # over or outdated: ack it again, start nothing
+    USED_UP = "used up"  # new, but under a number that is over here: hand it back, so that it gets another
 
 
-NEW, ADOPTED, REBASED, SETTLED = Taken
+NEW, ADOPTED, REBASED, SETTLED, USED_UP = Taken

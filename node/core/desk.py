@@ -23,6 +23,7 @@ from node.core.attempts import (
     REBASED,
     SETTLED,
     UNLEASED,
+    USED_UP,
     Attempt,
     Taken,
 )
@@ -60,6 +61,7 @@ class Desk:
         - A higher number of what waits or runs: that goes on under the new number, and the older message is settled.
         - A higher number of what has a result on its way: nothing is started, that result is the task's end.
         - A lower number than the held or closing one, or what has ended here: acked again.
+        - The number of what was cancelled here, in another message: handed back.
         """
         task, number = new.task.id, new.placement
         for old in self.closing.get(task, ()):
@@ -74,6 +76,8 @@ class Desk:
         if held is not None:
             return self._meet(held, new)
         if self.recent.settles(task, number):
+            if self.recent.is_taken(task, number, new.seq):
+                return USED_UP, ""
             return SETTLED, new.reply
         self.held[task] = new
         return NEW, ""
@@ -300,10 +304,10 @@ class Desk:
         """Of an attempt that a former boot ended, the result or outcome still waits here to be stored."""
         self.closing.setdefault(attempt.task.id, []).append(attempt)
 
-    def settle(self, attempt: Attempt, final: bool) -> str:
+    def settle(self, attempt: Attempt, final: bool, cancelled: bool = False) -> str:
         """What it came to is certain; returns the reply to ack. `final`: the task is over, not only this placement."""
         self.forget(attempt)
-        self.recent.add(attempt.task.id, attempt.work.history.placement, final)
+        self.recent.add(attempt.task.id, attempt.work.history.placement, final, attempt.seq if cancelled else 0)
         return attempt.reply
 
     def forget(self, attempt: Attempt) -> None:

@@ -376,6 +376,21 @@ def test_after_an_outcome_only_a_higher_placement_starts_anew() -> None:
     assert desk.take(attempt("t", 2))[0] is Taken.NEW
 
 
+def test_a_number_that_was_cancelled_here_is_used_up_for_any_other_message() -> None:
+    """A deposed coordinator gave it out, and its successor, which had it cancelled, may do so again."""
+    desk = Desk(ROOM)
+    arrive(desk, stray := attempt("t", 2, seq=5))
+    desk.close(stray)
+    desk.settle(stray, final=False, cancelled=True)
+    assert desk.take(attempt("t", 2, seq=5))[0] is Taken.SETTLED  # its ack was lost
+    other = attempt("t", 2, seq=9)
+    assert desk.take(other) == (Taken.USED_UP, "")
+    desk.close(other)
+    desk.settle(other, final=False)  # it was handed back
+    assert desk.take(attempt("t", 2, seq=9))[0] is Taken.SETTLED
+    assert desk.take(attempt("t", 3, seq=10))[0] is Taken.NEW
+
+
 def test_after_a_result_no_placement_starts_any_more() -> None:
     desk = Desk(ROOM)
     run_one(desk, "f")
