@@ -7,7 +7,7 @@ import pytest
 from coordinator.core.rollouts import again, events
 from coordinator.core.rollouts.phases import Trigger
 from schemas.rollout_state import RolloutPhase, Stage
-from tests.core.rollout_world import Player, World, facts_of, version_of
+from tests.core.rollout_world import Player, World, facts_of, play, version_of
 from tests.core.test_rollouts import fleet, with_first_version
 
 
@@ -173,3 +173,23 @@ def test_what_was_late_for_the_stable_version_waits_for_the_next_one_instead_whe
     world.see(world.players["late"])
     world.run(900, lambda: world.ended("r3"))
     assert world.running() == {"v3": 5}
+
+
+def test_in_random_worlds_a_retry_ends_well_or_leaves_its_version_on_nobody() -> None:
+    ends = set()
+    for seed in range(8):
+        world = play(seed, 12, seed % 3, bad=0.25)
+        if world.phase("r2") is not RolloutPhase.FAILED:
+            continue
+        if seed % 2:
+            mended(world)
+        world.ask("r2", Trigger.RETRY)
+        for moment in range(seed % 4):
+            world.run(3.0 * moment, lambda world=world: world.ended("r2"))
+            world.take_over()
+        world.run(9000, lambda world=world: world.ended("r2"))
+        ends.add(world.phase("r2"))
+        if world.phase("r2") is RolloutPhase.FAILED:
+            world.run(3600)
+            assert [p.name for p in world.players.values() if p.online and p.running == "v2"] == [], seed
+    assert ends == {RolloutPhase.SUCCEEDED, RolloutPhase.FAILED}
