@@ -99,7 +99,7 @@ class World:
         self.asked: list[actions.Ask] = []
         self.said: list[actions.Emit] = []
         self.life = 0
-        self.batches: dict[str, int] = {}  # of each rollout, as last looked at
+        self.batches: dict[str, int] = {}  # of each rollout, as this life last looked at it
         self.state = Rollouts()
         self.take_over()
 
@@ -132,6 +132,9 @@ class World:
         """A new coordinator: nothing but what the broker keeps."""
         self.life += 1
         self.state = Rollouts()
+        self.batches = {
+            name: record.batch for name, (record, _) in self.records.items()
+        }  # decided, and checked, before
         for version in self.versions.values():
             self.give(events.VersionFound(version))
         for record, revision in self.records.values():
