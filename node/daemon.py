@@ -335,7 +335,7 @@ class Daemon:
             self._member.link_back()
 
     def _follow(self, adviser: Adviser, heed: Heed) -> None:
-        adviser.on_advice.extend((heed, self._enforce, self._apps.heed, lambda _: self._transports.reconsider()))
+        adviser.on_advice.extend((self._enforce, heed, self._apps.heed, lambda _: self._transports.reconsider()))
         adviser.held_mb = lambda: self._enforcer.report().memory_measured_mb or 0
         adviser.begin()
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from schemas.advice import Advice, PowerMode, TransportPreference
-from schemas.api import NodeRequest
+from schemas.api import NodeInfo, NodeRequest
 from schemas.errors import Refused
 from schemas.policy import AdviceReply, PolicyReply, PolicyRequest
 from schemas.target import Target
@@ -144,6 +144,17 @@ async def test_an_operators_policy_holds_at_once_and_over_every_restart(fleet: S
     reply = await set_policy(fleet, max_cpu_percent=30, battery_save_threshold=25)
     assert reply.in_force and reply.advice is not None
     assert reply.advice.limits.cpu_percent == 30
+
+    info: NodeInfo | None = None
+
+    async def told() -> bool:
+        nonlocal info
+        info = await fleet.node_info("phone")
+        return info.limits is not None and info.limits.cpu_percent == 30
+
+    await eventually(told, what="its beat says so")
+    assert info is not None
+    assert info.enforced.cpu_percent == 30, "by the same beat: not the limit of before until the next"
     reply = await set_policy(fleet, priority="battery_save")
     assert reply.policy == {"max_cpu_percent": "30", "battery_save_threshold": "25", "priority": "battery_save"}
     await power_mode(fleet, PowerMode.POWER_SAVE, 2)
