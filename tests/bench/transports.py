@@ -35,9 +35,9 @@ from tests.integration.node_fleet import Fleet
 from tests.integration.test_advised_node import BATTERY, PHONE
 
 MINUTES = 6.0
-# No requirement names a figure. We hoped for 0.75, then 0.85; 0.83 and 0.88 were measured, and this was set after that, with
-# room for the spread. So it says only that holding messages back wakes the radio less often; how much less, the figure tells.
-WAKINGS_MAX = 0.95
+# No requirement names a figure: this is what we hoped for at first. 0.83 to 0.94 were measured while pings went by themselves,
+# 0.69 and 0.71 since they go along with heartbeats.
+WAKINGS_MAX = 0.75
 EVERY_S = 30.0  # a task for each phone
 RUNS_S = 8.0  # each of them
 TAIL_S, LTE_TAIL_S = 2.0, 10.0
