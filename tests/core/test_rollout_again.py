@@ -185,7 +185,7 @@ def test_in_random_worlds_a_retry_ends_well_or_leaves_its_version_on_nobody() ->
             mended(world)
         world.ask("r2", Trigger.RETRY)
         for moment in range(seed % 4):
-            world.run(3.0 * moment, lambda world=world: world.ended("r2"))
+            world.run(3.0 * moment + 0.2, lambda world=world: world.ended("r2"))
             world.take_over()
         world.run(9000, lambda world=world: world.ended("r2"))
         ends.add(world.phase("r2"))
