@@ -84,12 +84,9 @@ def shortage(state: Coordinator, now: float) -> Iterator[str]:
     """That the fleet is degraded, and why: tasks wait for a free slot for longer than `tune.SHORT_S`, by priority."""
     waits: Counter[int] = Counter()
     oldest = now
-    for cls in state.classes.all():
-        for priority, queue in cls.queues.items():
-            head = cls.head(priority)
-            if head is not None and cls.fits and now - head.since >= tune.SHORT_S:
-                waits[priority] += len(queue)
-                oldest = min(oldest, head.since)
+    for priority, count, since in _waiting_long(state, now):
+        waits[priority] += count
+        oldest = min(oldest, since)
     if not waits:
         return
     told = ", ".join(f"{count} {TaskPriority(p).name.lower()}" for p, count in sorted(waits.items(), reverse=True))
@@ -97,5 +94,20 @@ def shortage(state: Coordinator, now: float) -> Iterator[str]:
     used, slots = sum(min(n.count, n.slots) for n in working), sum(n.slots for n in working)
     yield (
         f"degraded: capacity falls short, {told} wait for a free slot, the longest for {now - oldest:.0f} s; "
-        f"{used} of {slots} slots are used. Higher priorities go first"
+        f"{used} of {slots} slots are used. Higher priorities go first, map chunks are cut smaller"
     )
+
+
+def shrink_chunks(state: Coordinator, now: float) -> None:
+    """While capacity falls short, long map chunks are cut smaller, so that slots come free sooner for what goes first."""
+    short = next(_waiting_long(state, now), None) is not None
+    state.split_ms = tune.SPLIT_SHORT_MS if short else tune.SPLIT_MS
+
+
+def _waiting_long(state: Coordinator, now: float) -> Iterator[tuple[int, int, float]]:
+    """(priority, tasks, since when) of each queue whose first task fits a node and waits for a slot there for too long."""
+    for cls in state.classes.all():
+        for priority, queue in cls.queues.items():
+            head = cls.head(priority)
+            if head is not None and cls.fits and now - head.since >= tune.SHORT_S:
+                yield priority, len(queue), head.since

@@ -27,7 +27,7 @@ from coordinator.core import (
     unclassed,
 )
 from coordinator.core.actions import Action, Emit
-from coordinator.core.balance import relieve
+from coordinator.core.balance import relieve, shrink_chunks
 from coordinator.core.placing import ask, pump
 from coordinator.core.queue import measure_flow
 from coordinator.core.reserve import reserve
@@ -69,6 +69,7 @@ def tick(state: Coordinator, event: events.Tick, now: float, out: Out) -> None:
         fleet.give_up_registrations(state, now)
         if state.term:
             reserve(state, now)
+            shrink_chunks(state, now)
             relieve(state, now, out)
             unclassed.retry_unclassed(state, now, out)
     state.ask_to_wake(out)

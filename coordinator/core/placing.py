@@ -61,7 +61,7 @@ def _place_priority(
         state.pending[priority] -= 1
         if task.order > state.youngest[priority]:
             state.youngest[priority] = task.order
-        if cls.last_cost * node.speed <= tune.SPLIT_MS or not too_long(state, task, node, now, out):
+        if cls.last_cost * node.speed <= state.split_ms or not too_long(state, task, node, now, out):
             _place(state, task, node, now, out)
         if queue:
             heappush(active, (queue[0].order, cls.number, cls))

@@ -27,15 +27,15 @@ def cut(span: Span, number: int) -> tuple[Span, ...]:
     return tuple(Span(span.first + sum(sizes[:i]), size) for i, size in enumerate(sizes))
 
 
-def for_speed(span: Span, item_ms: float | None, speed: float) -> tuple[Span, ...]:
-    """Parts of about `tune.PART_MS` on a node that needs `speed` × `item_ms` for an item; () when it may stay whole.
+def for_speed(span: Span, item_ms: float | None, speed: float, split_ms: float) -> tuple[Span, ...]:
+    """Parts of about half of `split_ms` on a node that needs `speed` × `item_ms` for an item; () when it may stay whole.
 
-    It may when it is short enough or a single item, and when nothing is known of how long an item takes.
+    It may when it takes at most `split_ms` or is a single item, and when nothing is known of how long an item takes.
     """
     if item_ms is None or span.count < 2:
         return ()
     ms = item_ms * speed * span.count
-    return cut(span, ceil(min(tune.PARTS_MAX, ms / tune.PART_MS))) if ms > tune.SPLIT_MS else ()
+    return cut(span, ceil(min(tune.PARTS_MAX, 2 * ms / split_ms))) if ms > split_ms else ()
 
 
 def kills(history: History) -> bool:
@@ -57,7 +57,7 @@ def too_long(state: Coordinator, task: TaskRecord, node: NodeView, now: float, o
     if span is None or task.cls is None:
         return False
     item_ms = task.cls.estimate.ms
-    parts = for_speed(span, item_ms, node.speed)
+    parts = for_speed(span, item_ms, node.speed, state.split_ms)
     if not parts or item_ms is None:
         return False
     seconds = item_ms * node.speed * span.count / 1000

@@ -91,6 +91,7 @@ class Coordinator:
         self.timers_kept = 0  # how many were left when those of ended tasks were last sorted out
         self.wake_at = NEVER
         self.housekept_at = 0.0
+        self.split_ms = tune.SPLIT_MS  # a map chunk that would run longer is split
         self.counts: Counter[str] = Counter()
 
     def at(self, when: float, alarm: Alarm, what: Any) -> None:

@@ -44,8 +44,8 @@ RAM_FREE_MIN = 0.03  # of its memory, below which it is
 SHORT_S = 5.0  # tasks that wait for a slot for longer make the fleet degraded
 
 # Splitting of map chunks.
-SPLIT_MS = 2000.0  # a chunk that would run longer than this on its node is split
-PART_MS = 1000.0  # into parts of about this
+SPLIT_MS = 2000.0  # a chunk that would run longer than this on its node is split, into parts of about half of it
+SPLIT_SHORT_MS = 1000.0  # the same while capacity falls short: a slot comes free sooner, for twice the messages an item
 PARTS_MAX = 16
 LOST_SPLIT = 2  # a chunk whose attempts were lost with their nodes this often may be what ends them: it is halved
 AGE_STEP_S = 1e-6  # parts stand before what is younger than the whole, in order; the clock's own step is 2.4e-7 s

@@ -21,6 +21,7 @@ from tests.core.world import World, head
 spans = st.builds(Span, st.integers(0, 10**9), st.integers(1, 100_000))
 times = st.floats(0, allow_nan=False, allow_infinity=False)
 speeds = st.floats(0.1, 10)
+limits_ms = st.sampled_from([tune.SPLIT_MS, tune.SPLIT_SHORT_MS])
 
 
 @given(spans, st.integers(-3, 64))
@@ -34,34 +35,36 @@ def test_a_cut_holds_every_item_once_in_parts_of_nearly_the_same_size(span: Span
     assert max(sizes) - min(sizes) <= 1
 
 
-@given(spans, times, speeds)
-def test_a_chunk_is_split_only_if_it_is_too_long_for_its_node(span: Span, item_ms: float, speed: float) -> None:
-    parts = for_speed(span, item_ms, speed)
+@given(spans, times, speeds, limits_ms)
+def test_a_chunk_is_split_only_if_it_is_too_long_for_its_node(
+    span: Span, item_ms: float, speed: float, split_ms: float
+) -> None:
+    parts = for_speed(span, item_ms, speed, split_ms)
     ms = item_ms * speed * span.count
-    if span.count < 2 or ms <= tune.SPLIT_MS:
+    if span.count < 2 or ms <= split_ms:
         assert parts == ()
         return
     assert tile(span, list(parts))
     assert 2 <= len(parts) <= tune.PARTS_MAX
     if len(parts) < min(tune.PARTS_MAX, span.count):
         largest = max(part.count for part in parts) * item_ms * speed
-        assert largest <= tune.PART_MS + item_ms * speed, "parts take about the time that is aimed at, to an item"
+        assert largest <= split_ms / 2 + item_ms * speed, "parts take about the time that is aimed at, to an item"
 
 
-@given(spans, times, speeds)
-def test_splitting_ends(span: Span, item_ms: float, speed: float) -> None:
+@given(spans, times, speeds, limits_ms)
+def test_splitting_ends(span: Span, item_ms: float, speed: float, split_ms: float) -> None:
     """The same estimate, applied to parts again and again, comes to an end: at what is short enough, or at one item."""
     rounds, longest = 0, span
-    while parts := for_speed(longest, item_ms, speed):
+    while parts := for_speed(longest, item_ms, speed, split_ms):
         longest = max(parts, key=lambda part: part.count)
         rounds += 1
     assert rounds <= 5  # 16^5 is more than a chunk may hold
-    assert longest.count == 1 or item_ms * speed * longest.count <= tune.SPLIT_MS
+    assert longest.count == 1 or item_ms * speed * longest.count <= split_ms
 
 
 @given(spans, speeds)
 def test_what_is_not_known_to_be_long_is_not_split(span: Span, speed: float) -> None:
-    assert for_speed(span, None, speed) == ()
+    assert for_speed(span, None, speed, tune.SPLIT_MS) == ()
 
 
 @given(st.integers(1, 100_000))
@@ -160,6 +163,23 @@ def test_a_chunk_too_long_for_its_node_goes_on_in_parts() -> None:
     assert concluded.parts == ("j-0-10", "j-10-10", "j-20-10", "j-30-10")
     assert concluded.node == ""
     assert w.states() == {"j-0-10": "placed", "j-10-10": "queued", "j-20-10": "queued", "j-30-10": "queued"}
+
+
+def test_while_capacity_falls_short_chunks_are_cut_smaller() -> None:
+    """What waits for a slot gets one sooner; a chunk of the same length is left whole when nothing waits for long."""
+    w = Splitting()
+    w.join("n1", cores=1)
+    w.learn(100)
+    w.feed(w.chunk(0, 15), w.chunk(100, 15))
+    assert w.splits == []
+    w.wait(tune.SHORT_S + tune.HOUSEKEEPING_S + 1, beating=("n1",))
+    w.done("j-0-15", ms=1500)
+    assert w.splits[0].parts == (Span(100, 5), Span(105, 5), Span(110, 5))
+    for first in (100, 105, 110):
+        w.done(f"j-{first}-5", ms=500)
+    w.wait(tune.HOUSEKEEPING_S + 1, beating=("n1",))
+    w.feed(w.chunk(200, 15))
+    assert len(w.splits) == 1
 
 
 def test_parts_keep_the_place_of_the_whole_and_their_order() -> None:
