@@ -27,6 +27,7 @@ OPERATORS = (
     "compression",
     "storage",
 )  # settings that are left as they are
+NO_FOLDER = 10012  # a consumer's files cannot be written
 NOT_FOUND = (10037, 10014, 10059)  # message, consumer, stream
 NO_JETSTREAM = (10039, 10076)
 NO_LEADER = (10008, 10009)  # of several servers: an election is under way
@@ -133,7 +134,11 @@ async def create_consumer(
     inactive_s: float = 0.0,
     max_deliver: int = -1,
 ) -> None:
-    """Make a durable pull consumer with explicit acks; nothing happens when it is there with the same settings."""
+    """Make a durable pull consumer with explicit acks; nothing happens when it is there with the same settings.
+
+    One whose making met its deletion (nats-server 2.15: within about a millisecond) is left without its folder, and is
+    refused until it is deleted once more; that is done here.
+    """
     config: dict[str, Any] = {
         "name": name,
         "durable_name": name,
@@ -149,7 +154,14 @@ async def create_consumer(
     if inactive_s:
         config["inactive_threshold"] = int(inactive_s * streams.NS)
     body = {"stream_name": stream, "config": config}
-    await call(bus, f"CONSUMER.CREATE.{stream}.{name}.{filter_subject}", body, 10.0)
+    verb = f"CONSUMER.CREATE.{stream}.{name}.{filter_subject}"
+    try:
+        await call(bus, verb, body, 10.0)
+    except StoreRefused as error:
+        if error.code != NO_FOLDER:
+            raise
+        await delete_consumer(bus, stream, name)
+        await call(bus, verb, body, 10.0)
 
 
 async def delete_consumer(bus: Bus, stream: str, name: str) -> bool:

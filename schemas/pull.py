@@ -33,6 +33,7 @@ ROOM = 4096  # beyond the payload: the subject and the ack's reply subject count
 ASK_EVERY = 8  # messages: room comes back one by one, and a small top-up is not worth a request
 WATCH_S = 0.5
 MISSING_RETRY_S = (0.1, 2.0)
+DELETED_S = 0.1  # the broker says that a consumer is deleted while it still deletes it; one made meanwhile goes with it
 _BODY = b'{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}'
 
 
@@ -254,21 +255,21 @@ class Puller:
             request.ends = self._loop.time() + 2 * self._alive_s
             return
         self._end(lane)
-        missing = (
-            status == 503 or (status == 409 and b"Deleted" in headers) or (status == 404 and b"onsumer" in headers)
-        )
-        if missing:
+        if status == 409 and b"Deleted" in headers:
+            self.renew(DELETED_S)
+        elif status == 503 or (status == 404 and b"onsumer" in headers):
             self.renew()
         elif status in (404, 408) or b"Exceeds MaxBytes" in headers or b"Batch Completed" in headers:
             self.ask()
         # other 409s (too many waiting, a leader change): the watch asks again
 
-    def renew(self) -> None:
-        """Have the consumer made anew (`on_missing`), and ask it."""
+    def renew(self, after_s: float = 0.0) -> None:
+        """Have the consumer made anew (`on_missing`) after that time, and ask it."""
         if self._mending is None and not self._paused:
-            self._mending = self._loop.create_task(self._mend())
+            self._mending = self._loop.create_task(self._mend(after_s))
 
-    async def _mend(self) -> None:
+    async def _mend(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         wait_s = MISSING_RETRY_S[0]
         while True:
             try:

@@ -242,6 +242,19 @@ async def test_a_puller_asks_for_large_messages_a_few_at_a_time_and_gets_the_lar
     await puller.stop()
 
 
+async def test_a_consumer_whose_making_met_its_deletion_can_be_made_all_the_same(bus: Bus) -> None:
+    """The broker refused it from then on. Which of many rounds hit that moment is chance; one of them does."""
+    for _ in range(60):
+        await make_consumer(bus)
+        deleting = asyncio.create_task(jetstream.delete_consumer(bus, streams.TASKS, "FOG_t"))
+        await asyncio.sleep(0)
+        with contextlib.suppress(StoreRefused):
+            await make_consumer(bus)
+        await deleting
+        await make_consumer(bus)
+        assert await jetstream.consumers(bus, streams.TASKS) == ["FOG_t"]
+
+
 async def test_a_deleted_consumer_is_made_anew(bus: Bus, store: Store) -> None:
     got: list[str] = []
     puller = Puller(
