@@ -168,9 +168,11 @@ class Harvester:
             case Resume():
                 self._holds.resume()
                 self._suspended = False
-                self._tell("resumed", now)
+                if self.machine.phase is Phase.WORK:  # else what was suspended is handed back
+                    self._tell("resumed", now)
             case HandBack(why):
                 self._orders.stop_all(f"harvesting: {why}")
+                self._tell("handed-back", now, why)
             case TakeNew():
                 self._context.resting = ""
             case TakeNoNew(why):

@@ -170,7 +170,8 @@ class DecisionEvent(Struct, frozen=True, omit_defaults=True):
 
 
 class HarvestEvent(Struct, frozen=True, omit_defaults=True):
-    """A device's session began, was suspended or resumed, or ended. `useful_s` is what it has worked in it until then."""
+    """A device's session began or ended, or its work was suspended, resumed or handed back. `useful_s` is what it has worked in
+    it until then."""
 
     node: str
     session: str
@@ -235,7 +236,8 @@ EVENTS: dict[str, tuple[type, str]] = {
     "app.returned": (AppEvent, "a device is back at what was good on it"),
     "harvest.session-started": (HarvestEvent, "a device began to lend itself"),
     "harvest.suspended": (HarvestEvent, "its owner, its charger or its heat stopped the work where it stood"),
-    "harvest.resumed": (HarvestEvent, "the work goes on, or was handed back"),
+    "harvest.resumed": (HarvestEvent, "the work goes on where it stood"),
+    "harvest.handed-back": (HarvestEvent, "what ran and what waited is for others now"),
     "harvest.session-ended": (HarvestEvent, "the device is its owner's again"),
     "coordinator.elected": (CoordinatorEvent, "a coordinator acts from now on"),
     "coordinator.stopped": (CoordinatorEvent, "a coordinator gave up its lease"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
+from typing import get_args, get_type_hints
 
 import msgspec
 
@@ -41,10 +43,18 @@ def check(name: str, value: object) -> object:
     try:
         found = getattr(msgspec.convert({name: value}, kind, strict=False), name)
     except msgspec.ValidationError as problem:
-        raise BadInput(name, f"{value!r:.60}: {str(problem).partition(' - at')[0]}") from None
+        words = _words(kind, name)
+        wrong = f"is none of {', '.join(words)}" if words else str(problem).partition(" - at")[0]
+        raise BadInput(name, f"{value!r:.60}{' ' if words else ': '}{wrong}") from None
     if found is None:
         raise BadInput(name, "needs a value", hint="leave it out to have it discovered")
     return found
+
+
+def _words(kind: type[DeviceCapabilities | DeviceState], name: str) -> list[str]:
+    """Those that the field takes, where it takes words."""
+    types = get_args(get_type_hints(kind)[name])
+    return [word.value for one in types if isinstance(one, type) and issubclass(one, Enum) for word in one]
 
 
 def implied(look: Look, source: str) -> Look:

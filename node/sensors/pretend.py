@@ -31,7 +31,7 @@ PROFILES: dict[str, dict[str, str]] = {
     "low_ram": {"MEMORY_GB": "2"},
     "battery_save": {"BATTERY": "15"},
     "thermal_throttle": {"THERMAL": "60"},
-    "balanced": {"BATTERY": "50", "THERMAL": "normal", "MEMORY_GB": "4"},
+    "balanced": {"BATTERY": "35", "THERMAL": "normal", "MEMORY_GB": "4"},
     "performance": {"BATTERY": "90+", "THERMAL": "normal", "MEMORY_GB": "8"},
 }
 # A temperature inside each state, so that what is decided by °C plays along.
@@ -88,7 +88,7 @@ def _charging(text: str) -> dict[str, object]:
 
 def _thermal(text: str) -> dict[str, object]:
     word = _WORDS_C.get(text.lower())
-    return {"temperature_c": _number("THERMAL", text, -50, 150) if word is None else word}
+    return {"temperature_c": _number("THERMAL", text, -50, 150, tuple(_WORDS_C)) if word is None else word}
 
 
 def _memory(text: str) -> dict[str, object]:
@@ -121,9 +121,10 @@ _PLAYS: dict[str, Callable[[str], dict[str, object]]] = {
 _ALL = {**_PLAYS, "CHARGING": _charging}  # after BATTERY, whose + it overrides
 
 
-def _number(name: str, text: str, low: float, high: float) -> float:
+def _number(name: str, text: str, low: float, high: float, words: tuple[str, ...] = ()) -> float:
     if not _NUMBER.fullmatch(text) or not low <= float(text) <= high:
-        raise BadInput(name, f"{text!r:.40} is not a number from {low:g} to {high:g}", hint=_UNSET_HINT)
+        either = f", nor one of {', '.join(words)}" if words else ""
+        raise BadInput(name, f"{text!r:.40} is not a number from {low:g} to {high:g}{either}", hint=_UNSET_HINT)
     return float(text)
 
 

@@ -426,6 +426,13 @@ def test_the_guides_performance(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("profile", "mode"), [("battery_save", M.POWER_SAVE), ("balanced", M.BALANCED), ("performance", M.PERFORMANCE)]
+)
+def test_a_profile_that_is_named_after_a_power_mode_plays_it(tmp_path: Path, profile: str, mode: PowerMode) -> None:
+    assert played(tmp_path, {"AIV_MOBILE_PROFILE": profile, "BATTERY": ""}).power_mode is mode
+
+
 # For any device.
 
 profiles = st.builds(

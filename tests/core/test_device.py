@@ -308,6 +308,19 @@ def test_a_variable_that_means_nothing_is_refused_by_name(tmp_path: Path, name: 
     assert refused.value.field == name
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("NETWORK_TYPE", "offline", "ethernet, wifi, cellular"),
+        ("DEVICE_TYPE", "toaster", "smartphone, tablet"),
+        ("THERMAL", "tepid", "normal, warm, hot"),
+    ],
+)
+def test_a_refused_word_is_told_with_those_that_there_are(tmp_path: Path, name: str, value: str, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        device(tmp_path, {name: value})
+
+
 # What comes from the device is not trusted
 
 

@@ -129,6 +129,8 @@ async def test_a_suspension_that_lasts_gives_the_work_back_for_others_and_that_i
     returned = await fleet.event("task.returned", task)
     assert "harvesting: it is not charging" in returned["data"]["reason"]
     assert not fleet.seen("task.attempt-failed", task)
+    assert (await fleet.event("harvest.handed-back", "n1"))["data"]["reason"] == "it is not charging"
+    assert not fleet.seen("harvest.resumed", "n1")
     await fleet.node("n2")
     await eventually(lambda: len(fleet.seen("task.started", task)) == 2, what="it runs elsewhere")
 
