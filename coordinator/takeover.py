@@ -48,6 +48,7 @@ class _Sent(Struct):
     term: int = 0
 
 
+SLICE = 200  # messages that are taken in at a time, a millisecond or two, before others run
 ASKS = 2  # pages of results that are asked for at a time: 16 MiB at most
 LATE_S = (
     5.0,
@@ -101,13 +102,16 @@ async def _work(
     try:
         # Without a filter: it is all that the stream takes, and the broker reads it at half the cost.
         async for page in jetstream.read_pages(bus, streams.WORK, ">"):
-            found = [item for item in map(inbound.work, page) if item is not None]
-            for item in found:
-                feed(item)
-            work += len(found)
+            wanted: list[str] = []
+            for first in range(0, len(page), SLICE):
+                found = [item for item in map(inbound.work, page[first : first + SLICE]) if item is not None]
+                for item in found:
+                    feed(item)
+                work += len(found)
+                wanted += [subjects.result(item.head.submitter, item.head.id) for item in found]
+                await breathe()  # and the next page is asked for, so that the broker reads while this one is used
             inbound.late_after_seq = page[-1].seq
-            await results.ask([subjects.result(item.head.submitter, item.head.id) for item in found])
-            await breathe()
+            await results.ask(wanted)
         await results.all_answered()
     finally:
         results.stop()

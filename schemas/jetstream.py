@@ -16,8 +16,8 @@ from schemas.errors import BrokerUnfit, FogError, NoResponders, StoreRefused, Un
 from schemas.stored import Answer, StoredMessage
 
 API = "$JS.API"
-MULTI_MAX = 500  # subjects of one multi-get; the server's limit is 1024
-BATCH = 500  # messages of one page
+MULTI_MAX = 1_000  # subjects of one multi-get; the server's limit is 1024
+BATCH = 2_000  # messages of one page
 BATCH_BYTES = 8 << 20  # of one page; the server's own limit is 64 MiB
 OPERATORS = (
     "max_bytes",
