@@ -52,6 +52,7 @@ LONG = {
     "million_coordinator_mb": "million",
     "heavy_coordinator_mb": "million",
     "reconnect_2000_s": "reconnect",
+    "slow_watchers_ratio": "watchers",
     "takeover_100000_ms": "takeover",
 }
 
