@@ -24,6 +24,7 @@ def main() -> int:
         "--brief", action="store_true", help="with --bugs: the worlds without them only until they showed"
     )
     parser.add_argument("--fleet", type=int, default=0, metavar="NODES", help="one hour of a fleet of so many nodes")
+    parser.add_argument("--hours", type=float, default=1.0, help="so many hours of it (default: %(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no transcript")
     parser.add_argument("--go-on", action="store_true", help="go on after a broken invariant")
     args = parser.parse_args()
@@ -47,14 +48,13 @@ def run_all(seeds: list[int], args: argparse.Namespace) -> int:
     plan = (
         BUGS[args.bug or args.worlds_of].plan
         if args.bug or args.worlds_of
-        else fleet(args.fleet)
+        else fleet(args.fleet, args.hours)
         if args.fleet
         else None
     )
     show = args.seed is not None and not args.quiet
-    more = "".join(
-        f" --{k} '{v}'" for k, v in {"bug": args.bug, "worlds-of": args.worlds_of, "fleet": args.fleet}.items() if v
-    )
+    said = {"bug": args.bug, "worlds-of": args.worlds_of, "fleet": args.fleet, "hours": args.fleet and args.hours}
+    more = "".join(f" --{k} '{v}'" for k, v in said.items() if v)
     ran = broken = events = tasks = begun = 0
     fleet_s, since = 0.0, time.process_time()
     for seed in seeds:

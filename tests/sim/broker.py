@@ -164,7 +164,7 @@ class Broker:
         self.api_s = 0.001  # how long JetStream's API takes at most, out of order
         self._exact: dict[str, list[Interest]] = {}
         self._stars: tuple[dict[str, list[Interest]], dict[str, list[Interest]]] = ({}, {})
-        self._inner: dict[str, list[Interest]] = {}  # by patterns with a star in the middle, as peers listen
+        self._peers: dict[str, list[Interest]] = {}  # of peers, who listen in any cluster: by name
         self._routes: dict[
             str, list[Interest]
         ] = {}  # of subjects that are only passed on, until somebody comes or goes
@@ -192,7 +192,7 @@ class Broker:
             connection.client_breaks()
         self.connections.clear()
         self._exact.clear()
-        self._inner.clear()
+        self._peers.clear()
         self._routes.clear()
         for stars in self._stars:
             stars.clear()
@@ -229,8 +229,8 @@ class Broker:
     # Interest.
 
     def _table(self, subject: str) -> tuple[dict[str, list[Interest]], str]:
-        if "*" in subject.rstrip(".*"):
-            return self._inner, subject
+        if subject.startswith(PEERS):
+            return self._peers, _of_peer(subject)
         if not subject.endswith(".*"):
             return self._exact, subject
         if subject.endswith(".*.*"):
@@ -263,11 +263,10 @@ class Broker:
         cut = subject.rfind(".")
         one = self._stars[0].get(subject[:cut])
         two = self._stars[1].get(subject[: subject.rfind(".", 0, cut)])
-        inner = self._inner if subject.startswith(PEERS) else {}
-        if one is None and two is None and not inner:
+        peers = self._peers.get(_of_peer(subject)) if subject.startswith(PEERS) else None
+        if one is None and two is None and peers is None:
             return found or []
-        many = (interest for pattern, there in inner.items() if _matches(pattern, subject) for interest in there)
-        return [*(found or ()), *(one or ()), *(two or ()), *many]
+        return [*(found or ()), *(one or ()), *(two or ()), *(peers or ())]
 
     def route(self, subject: str, reply: str, data: bytes, headers: bytes) -> bool:
         """Deliver to whoever listens; False when nobody does."""
@@ -549,6 +548,11 @@ def _headers(raw: bytes) -> dict[str, str]:
         return {}
     lines = (line.split(":", 1) for line in raw.decode().split("\r\n") if ":" in line)
     return {name.strip(): value.strip() for name, value in lines}
+
+
+def _of_peer(subject: str) -> str:
+    """Whose ``….peer.<cluster>.<node>.<verb>`` it is: nodes listen with a star in the place of the other two."""
+    return subject[len(PEERS) :].split(".")[1]
 
 
 def _matches(pattern: str, subject: str) -> bool:

@@ -213,13 +213,13 @@ class Faults:
         process.stall(long)
 
 
-def fleet(nodes: int) -> Plan:
-    """An hour of a large fleet, with a few deaths in it. What only looks whether something was forgotten looks less often."""
+def fleet(nodes: int, hours: float = 1.0) -> Plan:
+    """So many hours of a large fleet, with a few deaths. What only looks whether something was forgotten looks less often."""
     rates = {"node killed": 5.0, "node silent": 5.0, "coordinator killed": 2.0}
     return Plan(
         nodes=nodes,
         tasks=2 * nodes,
-        trouble_s=3600.0,
+        trouble_s=3600.0 * hours,
         start_s=60.0,
         delay_s=0.005,
         slack=60.0,

@@ -17,7 +17,6 @@ from typing import Any
 
 import coordinator.acting
 import coordinator.clock
-import coordinator.clusters
 import coordinator.registrar
 import node.daemon
 import node.executor
@@ -96,8 +95,6 @@ def surroundings(world: Any, log: logging.Handler, slack: float) -> Iterator[Non
             stack.enter_context(replaced(pull, "WATCH_S", pull.WATCH_S * slack))
             stack.enter_context(replaced(pull, "EXPIRES_S", 600))
             stack.enter_context(replaced(store, "SWEEP_S", store.SWEEP_S * slack))
-            looked_at = max(1, int(coordinator.clusters.LOOKED_AT / slack))
-            stack.enter_context(replaced(coordinator.clusters, "LOOKED_AT", looked_at))
         fog = logging.getLogger("fog")
         level, propagate = fog.level, fog.propagate
         fog.addHandler(log)

@@ -40,5 +40,9 @@ def test_every_planted_bug_is_found_within_its_number_of_worlds() -> None:
     assert "NOT FOUND" not in sim("--bugs", "--brief")
 
 
+def test_a_few_minutes_of_a_fleet_with_everything_that_large_ones_leave_out_break_nothing() -> None:
+    assert " 0 broken; 0." in sim("--fleet", "8", "--hours", "0.1", "--seed", "0")
+
+
 def test_a_seed_is_a_world_that_replays_to_the_last_event() -> None:
     assert sim("--seed", "3").splitlines()[:-1] == sim("--seed", "3").splitlines()[:-1]
