@@ -162,40 +162,11 @@ class Daemon:
             if hello.error:
                 raise FogError(hello.error, hint="correct the module, or leave --import out")
             context.offer = offer_of(self._settings, capabilities, hello.offers)
-            self._member = member = Member(
-                context, desk, self._device, adviser, self._identity,
-                self._look_again, self._settings.look_again_s, self._on_registered,
-            )  # fmt: skip
-            member.enforced = self._enforcer.report
-            self._clusters = Clusters(context, self._device.state, self._settings.vote)
-            relay = Relay(context, self._clusters.seats, lambda: member.beat(True), member.plan)
-            self._clusters.relay = member.relay = relay
-            self._sleeper = sleeper = Sleeper(
-                context, recorder, member.beat, self._room_again, self._settings.sleep_s, self._folder / "asleep"
-            )
-            self._orders = orders = Orders(
-                context, desk, executor, recorder, adviser, member.beat, member.on_term, self._clusters, sleeper,
-                transports,
-            )  # fmt: skip
-            self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
-            self._intake = Intake(
-                context, desk, executor, recorder, blobs, self._leaser.arrived, lambda: bool(adviser.way.spares)
-            )
-            self._registered = asyncio.Event()
-            self._harvester = self._make_harvester(capabilities)
-            self._nearness = nearness = Nearness(
-                context,
-                self._clusters.seats,
-                lambda: adviser.advice.power_mode,
-                lambda: adviser.state,
-                self._device.set_peers,
-            )
-            member.on_beat.extend((transports.on_beat, self._intake.on_beat, nearness.on_beat))
-            orders.on_assignment = self._apps.on_assignment
+            member = self._make_parts(capabilities, blobs)
             await self._join_peers(bus, throttle)
-            self._follow(adviser, Heed(context, desk, executor, orders, recorder, member.beat))
+            self._follow(adviser, Heed(context, desk, executor, self._orders, recorder, member.beat))
             await self._clusters.start()
-            await orders.start()
+            await self._orders.start()
             await member.start()
             self._parts_ready = True
             await self._serve(member)
@@ -210,6 +181,42 @@ class Daemon:
             outbox.close()
             if self._harvester is not None:
                 await self._harvester.close()
+
+    def _make_parts(self, capabilities: DeviceCapabilities, blobs: Blobs) -> Member:
+        """What makes it a part of a fleet, once it is known what this device offers."""
+        context, executor, recorder, adviser = self._context, self._executor, self._recorder, self._adviser
+        desk, transports = executor.desk, self._transports
+        self._member = member = Member(
+            context, desk, self._device, adviser, self._identity,
+            self._look_again, self._settings.look_again_s, self._on_registered,
+        )  # fmt: skip
+        member.enforced = self._enforcer.report
+        self._clusters = Clusters(context, self._device.state, self._settings.vote)
+        relay = Relay(context, self._clusters.seats, lambda: member.beat(True), member.plan)
+        self._clusters.relay = member.relay = relay
+        self._sleeper = sleeper = Sleeper(
+            context, recorder, member.beat, self._room_again, self._settings.sleep_s, self._folder / "asleep"
+        )
+        self._orders = orders = Orders(
+            context, desk, executor, recorder, adviser, member.beat, member.on_term, self._clusters, sleeper,
+            transports,
+        )  # fmt: skip
+        self._leaser = member.leaser = Leaser(context, desk, executor, member.beat)
+        self._intake = Intake(
+            context, desk, executor, recorder, blobs, self._leaser.arrived, lambda: bool(adviser.way.spares)
+        )
+        self._registered = asyncio.Event()
+        self._harvester = self._make_harvester(capabilities)
+        self._nearness = nearness = Nearness(
+            context,
+            self._clusters.seats,
+            lambda: adviser.advice.power_mode,
+            lambda: adviser.state,
+            self._device.set_peers,
+        )
+        member.on_beat.extend((transports.on_beat, self._intake.on_beat, nearness.on_beat))
+        orders.on_assignment = self._apps.on_assignment
+        return member
 
     async def _join_peers(self, bus: Bus, throttle: Throttle) -> None:
         """Apps come from the store, and from members of its clusters, which get them from here if its owner wants that."""
