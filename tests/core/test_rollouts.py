@@ -29,6 +29,15 @@ def with_first_version(world: World) -> World:
     return world
 
 
+def until_promoted(world: World, rollout: str, before: dict[str, int], after: dict[str, int]) -> None:
+    """It waits at its gate, and goes on to its end once an operator says so; what runs on how many then and there."""
+    assert world.phase(rollout) is RolloutPhase.GATED
+    assert world.running() == before
+    world.give(events.Promoted(rollout))
+    world.run(900, lambda: world.ended(rollout))
+    assert world.running() == after
+
+
 def test_a_canary_goes_first_and_the_rest_follows_once_it_is_healthy() -> None:
     world = with_first_version(World(1, fleet(20)))
     world.create("r2", version_of("v2"), kind="canary")
@@ -134,11 +143,7 @@ def test_without_promote_the_canary_waits_for_an_operator_and_no_clock_runs() ->
     world = World(1, fleet(10))
     world.create("r1", version_of("v1"), promote=False)
     world.run(86_400)
-    assert world.phase("r1") is RolloutPhase.GATED
-    assert world.running() == {"v1": 1, "": 9}
-    world.give(events.Promoted("r1"))
-    world.run(300, lambda: world.ended("r1"))
-    assert world.running() == {"v1": 10}
+    until_promoted(world, "r1", {"v1": 1, "": 9}, {"v1": 10})
 
 
 @pytest.mark.parametrize(("yes", "end"), [(True, RolloutPhase.SUCCEEDED), (False, RolloutPhase.FAILED)])
