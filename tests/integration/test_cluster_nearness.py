@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,8 @@ async def test_two_behind_a_slow_link_are_told_as_far_from_those_without(target:
             assert "2 far from all others" in fog(fleet, "clusters").stdout
             shown = fog(fleet, "node-info", "f1").stdout
             line = next(line for line in shown.splitlines() if "network_peers" in line)
-            assert "n1 50" in line or "n1 100" in line, line
+            said = re.search(r"\bn1 (\d+)", line)
+            assert said is not None and int(said[1]) >= 50, line
 
 
 @pytest.mark.parametrize(("site", "direct"), [("gw1", True), ("gw2", False)])
