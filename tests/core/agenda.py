@@ -43,7 +43,3 @@ class Agenda:
             self._now = self._later.pop(self._second)
             heapq.heapify(self._now)
         return heapq.heappop(self._now) if self._now[0][0] <= end else None
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.__init__()  # type: ignore[misc]

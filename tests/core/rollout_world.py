@@ -132,9 +132,8 @@ class World:
         """A new coordinator: nothing but what the broker keeps."""
         self.life += 1
         self.state = Rollouts()
-        self.batches = {
-            name: record.batch for name, (record, _) in self.records.items()
-        }  # decided, and checked, before
+        # decided, and checked, before
+        self.batches = {name: record.batch for name, (record, _) in self.records.items()}
         for version in self.versions.values():
             self.give(events.VersionFound(version))
         for record, revision in self.records.values():

@@ -165,9 +165,8 @@ class Broker:
         self._exact: dict[str, list[Interest]] = {}
         self._stars: tuple[dict[str, list[Interest]], dict[str, list[Interest]]] = ({}, {})
         self._peers: dict[str, list[Interest]] = {}  # of peers, who listen in any cluster: by name
-        self._routes: dict[
-            str, list[Interest]
-        ] = {}  # of subjects that are only passed on, until somebody comes or goes
+        # of heartbeats, which are only passed on: until somebody comes or goes
+        self._routes: dict[str, list[Interest]] = {}
         self._event_seq = 0
         self.deaf_until = 0.0  # acks are not heard
         self._verbs: dict[str, Callable[[Connection, list[str], str, bytes], None]] = {

@@ -1,7 +1,8 @@
 """``python -m tests.sim.rollouts``: random worlds of a rollout, far more and far larger ones than a test has time for.
 
 Devices flap, dawdle, defer and lie, messages are lost and doubled, coordinators die. Held in every world: no device is told
-two things, never more than a batch at once, every rollout ends, and a failed one leaves its version on nobody that is there.
+two things, never more than a batch at once, none past a closed gate, every rollout ends, and a failed one leaves its version
+on nobody that is there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import gc
 import time
 from collections import Counter
 
+from tests.core.agenda import Agenda
 from tests.core.rollout_world import play
 
 
@@ -29,7 +31,7 @@ def main() -> int:
         try:
             world = play(seed, args.devices, crashes=seed % 3)
             ends[world.phase("r2").value] += 1
-            world.agenda.clear()  # what is still to happen holds the world
+            world.agenda = Agenda()  # what is still to happen holds the world
         except AssertionError as error:
             broken.append(seed)
             print(f"seed {seed}: {error}", flush=True)
