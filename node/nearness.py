@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from node.context import Context
-from node.core.nearness import PINGS, Measuring, why_not
+from node.core.nearness import PINGS, Measuring, named, why_not
 from node.core.seats import Seats
 from schemas import subjects
 from schemas.advice import PowerMode
@@ -52,18 +52,15 @@ class Nearness:
             return
         if why_not(self._mode(), self._state(), self._context.refuses):
             return
-        named = self._named()
-        node = self._measuring.next(list(named), ticks())
+        peers = named(self._seats.now.values())
+        node = self._measuring.next(list(peers), ticks())
         if node:
-            self._task = asyncio.get_running_loop().create_task(self._measure(named[node]))
+            self._task = asyncio.get_running_loop().create_task(self._measure(peers[node]))
 
     def stop(self) -> None:
         """Measure no more."""
         if self._task is not None:
             self._task.cancel()
-
-    def _named(self) -> dict[str, Near]:
-        return {near.node: near for seat in self._seats.now.values() for near in seat.near}
 
     async def _measure(self, near: Near) -> None:
         try:
@@ -72,7 +69,7 @@ class Nearness:
             log.debug("no answer to a ping", extra=fields(peer=near.node, error=str(error) or type(error).__name__))
             ms = None
         before = self._measuring.table
-        self._measuring.measured(near.node, ms, list(self._named()), ticks())
+        self._measuring.measured(near.node, ms, list(named(self._seats.now.values())), ticks())
         if self._measuring.table is not None and self._measuring.table is not before:
             self._tell(self._measuring.table)
 

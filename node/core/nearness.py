@@ -11,11 +11,12 @@ row differ from it by more than `STICKS` times.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import log
 
 from schemas.advice import PowerMode
-from schemas.device import DeviceState, NetworkType
+from schemas.cluster import Membership, Near
+from schemas.device import PEERS_MAX, DeviceState, NetworkType
 
 PINGS = 3
 PINGS_AN_HOUR = 60
@@ -34,6 +35,13 @@ def why_not(mode: PowerMode, state: DeviceState, refuses: str) -> str:
     if state.network_metered is True or state.network_type is NetworkType.CELLULAR:
         return "its network is metered"
     return ""
+
+
+def named(told: Iterable[Membership]) -> dict[str, Near]:
+    """Whom it is to measure, by the clusters that it is in: of those told last, no more than a heartbeat may tell of. It may be
+    in one too many, whose coordinator died before it could say that this device has left it."""
+    last = [near for cluster in told for near in cluster.near][-PEERS_MAX:]
+    return {near.node: near for near in last}
 
 
 def rounded(ms: float, told: int | None = None) -> int:

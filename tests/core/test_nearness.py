@@ -11,8 +11,9 @@ from msgspec import structs
 
 from coordinator.core.clusters.nearness import ALONE, KEPT_S, Nearness
 from coordinator.core.clusters.sampling import sample
-from node.core.nearness import AGAIN_S, PINGS, PINGS_AN_HOUR, SILENT_S, Measuring, rounded, why_not
+from node.core.nearness import AGAIN_S, PINGS, PINGS_AN_HOUR, SILENT_S, Measuring, named, rounded, why_not
 from schemas.advice import PowerMode
+from schemas.cluster import Membership, Near
 from schemas.device import PEERS_MAX, DeviceState, NetworkType
 from tests.core.test_clusters import World
 
@@ -258,3 +259,11 @@ def test_in_no_hour_more_pings_go_out_than_are_allowed(steps: list[tuple[float, 
 )
 def test_the_owners_battery_comes_first(mode: PowerMode, state: DeviceState, refuses: str, why: str) -> None:
     assert why_not(mode, state, refuses) == why
+
+
+def test_who_never_heard_that_it_left_a_cluster_measures_no_more_than_its_heartbeat_may_tell() -> None:
+    left = Membership(1, "left", near=tuple(Near(f"l{n}", "left") for n in range(PEERS_MAX)))
+    home = Membership(2, "home", near=tuple(Near(f"h{n}", "home") for n in range(PEERS_MAX - 2)))
+    peers = named([left, home])
+    assert len(peers) == PEERS_MAX
+    assert peers.keys() > {near.node for near in home.near}
