@@ -92,7 +92,7 @@ def _adopt(rollout: Rollout, node: str, stored: Assignment, now: float) -> None:
 
 def _taken_over(state: Rollouts, event: events.TakenOver, now: float, _out: Out) -> None:
     state.term = event.term
-    for rollout in sorted(state.rollouts.values(), key=lambda r: (r.record.spec.created_at, r.id)):
+    for rollout in sorted(state.rollouts.values(), key=Rollout.age):
         state.current[rollout.app] = rollout
     for (node, _), told in state.told.items():
         if told.assignment is not None and (found := state.rollouts.get(told.assignment.rollout)) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
 
 from msgspec import structs
 
@@ -81,6 +80,10 @@ class Rollout:
         for stage in stages:
             found += len(self.by_stage[stage])
         return found
+
+    def age(self) -> tuple[float, str]:
+        """By which the rollouts of an app are in order: the latest has the greatest."""
+        return self.record.spec.created_at, self.id
 
     def holds(self, node: str) -> bool:
         """Whether the device has, or is to have, what this rollout told it."""
@@ -185,12 +188,12 @@ class Rollouts:
     def history(self, app: str) -> list[Rollout]:
         """Every rollout of an app, the latest first."""
         of_app = [rollout for rollout in self.rollouts.values() if rollout.app == app]
-        return sorted(of_app, key=lambda r: (-r.record.spec.created_at, r.id))
+        return sorted(of_app, key=Rollout.age, reverse=True)
 
     def stable(self, app: str) -> AppVersion | None:
         """The version of the latest rollout that succeeded."""
-        found: Iterable[Rollout] = (r for r in self.history(app) if r.phase is RolloutPhase.SUCCEEDED)
-        return next((rollout.record.spec.version for rollout in found), None)
+        rollout = self._latest_good(app)
+        return rollout.record.spec.version if rollout else None
 
     def working(self, app: str) -> tuple[Rollout, ...]:
         """Those by which devices are told what to have: the latest; and when that ended without success the stable one behind
@@ -200,8 +203,12 @@ class Rollouts:
             return ()
         if current.active or current.phase is RolloutPhase.SUCCEEDED:
             return (current,)
-        good = [r for r in self.rollouts.values() if r.app == app and r.phase is RolloutPhase.SUCCEEDED]
-        return (current, max(good, key=lambda r: (r.record.spec.created_at, r.id))) if good else (current,)
+        good = self._latest_good(app)
+        return (current, good) if good else (current,)
+
+    def _latest_good(self, app: str) -> Rollout | None:
+        good = (r for r in self.rollouts.values() if r.app == app and r.phase is RolloutPhase.SUCCEEDED)
+        return max(good, key=Rollout.age, default=None)
 
     def good_on(self, node: str, app: str) -> str:
         """The version that was last healthy on a device, as far as it said or was recorded; "" when none is known."""
