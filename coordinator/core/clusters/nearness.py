@@ -65,7 +65,7 @@ class Nearness:
         elif self._tables.get(node) != table:
             self._tables[node] = {intern(peer): ms for peer, ms in table.items()}
             self._look[node] = None
-            self._look.update(dict.fromkeys(self._tables[node]))
+            self._look.update(dict.fromkeys(self._around(node)))
 
     def forget(self, node: str) -> None:
         """The fleet knows it no more."""

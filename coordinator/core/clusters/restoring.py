@@ -32,15 +32,14 @@ def restore(
         if _is_home(record):
             seated |= {seat.node for seat in cluster.seats}
             state.home.update(dict.fromkeys(cluster.members, cluster))
+            for seat in cluster.seats:
+                state.near.restore(seat.node, seat.traits.site, seat.traits.place, now)
         else:
             cluster.inside = set(cluster.members)
             state.selecting[cluster.id] = cluster
         _lead(cluster, leaders.get(record.id))
         if cluster.said != frozenset(cluster.members):
             state.touch(cluster, "put right after a coordinator's end")
-    for node, cluster in state.home.items():
-        traits = next(seat.traits for seat in cluster.seats if seat.node == node)
-        state.near.restore(node, traits.site, traits.place, now)
     state.seated_at.update(dict.fromkeys(state.home, now))
     state.number = max((_number(name) for name in state.clusters), default=0)
     for site in {c.seats[0].traits.site for c in state.clusters.values() if c.by_rule and c.seats}:
