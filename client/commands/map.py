@@ -52,9 +52,8 @@ async def run(name: str, args: argparse.Namespace) -> int:
         kind = offer.parameters[0] if offer is not None and offer.parameters else None
         source = Lines(kind) if texts == ["-"] else Words(texts, kind)
         if args.job and isinstance(source, Lines):
-            source = Words(
-                await source.rest(), kind
-            )  # that they are those which the job was begun with is looked at first
+            # That they are those which the job was begun with is looked at first.
+            source = Words(await source.rest(), kind)
         report = Report(None if isinstance(source, Lines) else len(source), as_json=args.json)
         items = fleet.map(function, source, job=args.job, **common.task_options(args))
         with report:

@@ -13,6 +13,7 @@ from schemas.task import History, Outcome, ResultHead, TaskHead
 if TYPE_CHECKING:
     from coordinator.core.classes import NeedsClass
     from coordinator.core.nodeview import NodeView
+    from coordinator.core.rank import Candidate
 
 
 class Life(StrEnum):
@@ -91,7 +92,7 @@ class TaskRecord(Struct, eq=False):
     untold: Outcome | None = None  # to be judged once RESULTS holds nothing
     gone: tuple[Source, float] | None = None  # the place that was found empty, and when
     own: ResultHead | None = None  # the result that we had recorded
-    why: tuple[tuple[str, float, float, float, float, float, float], ...] = ()
+    why: tuple[Candidate, ...] = ()
     whole: bool = False  # it cannot be split
     cancelled: str = ""  # why it is to be cancelled, once its split has ended
 

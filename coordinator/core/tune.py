@@ -53,10 +53,9 @@ SPLITS_KEPT = 10_000  # splits of which the parts are remembered
 
 # Task life.
 HOLD_S = 1.0  # a shorter backoff is kept where the task lies; a longer one moves it to _waiting
-SHUN_RETURNED_S = (
-    30.0  # a node that gave a task back does not get it again for this long, while another is a place for it;
-)
-SHUN_ALONE_S = 1.0  # for this long where none is (that a node takes nothing is told by its beats)
+# A node that gave a task back does not get it again for this long, while another is a place for it.
+SHUN_RETURNED_S = 30.0
+SHUN_ALONE_S = 1.0  # and where none is, for this long (that a node takes nothing is told by its beats)
 SHUN_FAILED_S = 2.0  # a retry waits this long for another node before it takes the one that it failed on
 RETURN_BACKOFF_S = 0.5  # doubles with every return of a started attempt
 RETURN_BACKOFF_MAX_S = 60.0
