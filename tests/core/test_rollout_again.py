@@ -6,8 +6,9 @@ import pytest
 
 from coordinator.core.rollouts import again, events
 from coordinator.core.rollouts.phases import Trigger
-from schemas.rollout_state import RolloutPhase, Stage
-from tests.core.rollout_world import Player, World, facts_of, play, version_of
+from coordinator.core.rollouts.state import Rollout, Rollouts
+from schemas.rollout_state import RolloutPhase, RolloutRecord, RolloutSpec, Stage
+from tests.core.rollout_world import APP, Player, World, facts_of, play, version_of
 from tests.core.test_rollouts import fleet, until_promoted, with_first_version
 
 
@@ -189,3 +190,13 @@ def test_in_random_worlds_a_retry_ends_well_or_leaves_its_version_on_nobody() ->
             world.run(3600)
             assert [p.name for p in world.players.values() if p.online and p.running == "v2"] == [], seed
     assert ends == {RolloutPhase.SUCCEEDED, RolloutPhase.FAILED}
+
+
+def test_of_two_that_began_at_the_same_moment_one_is_the_latest_for_everybody() -> None:
+    state = Rollouts()
+    for name, phase in (("r1", RolloutPhase.SUCCEEDED), ("r2", RolloutPhase.SUCCEEDED), ("r3", RolloutPhase.FAILED)):
+        at = 2.0 if phase is RolloutPhase.FAILED else 1.0
+        record = RolloutRecord(RolloutSpec(name, version_of(f"v{name[1:]}"), created_at=at), phase=phase)
+        state.rollouts[name] = state.current[APP] = Rollout(record, 1)
+    assert [rollout.id for rollout in state.history(APP)] == ["r3", "r2", "r1"]
+    assert state.stable(APP) == state.working(APP)[-1].record.spec.version == version_of("v2")
