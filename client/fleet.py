@@ -261,7 +261,7 @@ class Fleet:
         mark = "" if job is None else await asyncio.to_thread(mark_of, items, kind)
         kv = Kv(self._bus, self._store, streams.JOBS, GIVE_UP_S)  # as patient as a submit
         record, there = await resume.open_job(kv, name, function, self.submitter, source.total, mark)
-        known = tuple(await resume.chunks_of(self._bus, name, record)) if there else ()
+        known = tuple(await resume.chunks_of(self._bus, name, record, GIVE_UP_S)) if there else ()
         return RunningMap(
             Job(name, record, base, kind, known),
             source,

@@ -47,8 +47,10 @@ def _check_same(job: str, there: JobRecord, wanted: JobRecord) -> None:
         raise BadInput("job", f"{job} was begun with other items, or a file of it has changed since", hint=_SAME)
 
 
-async def chunks_of(bus: Bus, job: str, record: JobRecord) -> list[tuple[Span, str]]:
-    """The chunks of a job that the broker holds, finished or not, in order and without those that others cover."""
+async def chunks_of(bus: Bus, job: str, record: JobRecord, timeout_s: float) -> list[tuple[Span, str]]:
+    """The chunks of a job that the broker holds, finished or not, in order and without those that others cover.
+
+    Raises Unreachable when the broker does not answer for `timeout_s`."""
     found: dict[str, Span] = {}
     # In the order in which a task moves, WORK twice: so none slips from a place not yet read into one read already.
     places = [(streams.TASKS, subjects.submit(priority, record.submitter, "*")) for priority in TaskPriority]
@@ -59,7 +61,7 @@ async def chunks_of(bus: Bus, job: str, record: JobRecord) -> list[tuple[Span, s
         (streams.RESULTS, subjects.result(record.submitter, "*")),
     ]
     for stream, wanted in places:
-        for subject in await jetstream.subjects(bus, stream, wanted):
+        for subject in await jetstream.subjects(bus, stream, wanted, timeout_s):
             task = subject.rpartition(".")[2]
             span = read_chunk_id(record.secret, job, task)
             if span is not None:

@@ -33,6 +33,7 @@ NO_JETSTREAM = (10039, 10076)
 NO_LEADER = (10008, 10009)  # of several servers: an election is under way
 LEADER_S = 0.25  # between two tries until it is over
 LAG_S = 0.02  # between two looks whether a server has what the leader has
+INFO_S = 10.0  # one election of a stream is through by then; with a server that led more than one, the last may not be
 AGAIN_S = 1.0  # a request without an answer is said again after this
 
 
@@ -105,17 +106,19 @@ def _merged(there: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     return {**there, **changed, **kept, "num_replicas": replicas}
 
 
-async def stream_info(bus: Bus, stream: str, *, subjects_filter: str = "", offset: int = 0) -> dict[str, Any]:
+async def stream_info(
+    bus: Bus, stream: str, *, subjects_filter: str = "", offset: int = 0, timeout_s: float = INFO_S
+) -> dict[str, Any]:
     """The stream's configuration and state; with `subjects_filter` also the subjects and their message counts."""
     body = {"subjects_filter": subjects_filter, "offset": offset} if subjects_filter else None
-    return await call(bus, f"STREAM.INFO.{stream}", body, 10.0)
+    return await call(bus, f"STREAM.INFO.{stream}", body, timeout_s)
 
 
-async def subjects(bus: Bus, stream: str, subjects_filter: str) -> dict[str, int]:
-    """Every subject of the stream that matches, with its number of messages; all pages."""
+async def subjects(bus: Bus, stream: str, subjects_filter: str, timeout_s: float = INFO_S) -> dict[str, int]:
+    """Every subject of the stream that matches, with its number of messages; all pages, each within `timeout_s`."""
     found: dict[str, int] = {}
     while True:
-        info = await stream_info(bus, stream, subjects_filter=subjects_filter, offset=len(found))
+        info = await stream_info(bus, stream, subjects_filter=subjects_filter, offset=len(found), timeout_s=timeout_s)
         page = info["state"].get("subjects") or {}
         found.update(page)
         if not page or len(found) >= int(info.get("total", 0)):
